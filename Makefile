@@ -1,0 +1,49 @@
+# Every target needs Go and make only, unless it says otherwise. `make help` lists them.
+SHELL := /bin/sh
+GO    ?= go
+export CGO_ENABLED ?= 0
+
+BINARIES := ruche-node ruche-coordinator ruche ruche-demo
+
+.PHONY: help build demo test race check bench fuzz generate pretrain clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## static binaries in bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -o bin/ $(addprefix ./cmd/,$(BINARIES))
+
+demo: build ## a consortium and its devices on this machine, as real processes; report and plot in bin/
+	bin/ruche-demo --report bin/demo-report.json
+
+test: ## every test; says in one line what it skipped
+	@$(GO) run ./cmd/internal/testrun ./...
+
+race: ## every test under the race detector (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+check: ## format, vet, generated code, then the tests
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(MAKE) generate
+	git diff --exit-code -- coordinator/coordpb
+	$(MAKE) test
+
+bench: ## benchmarks; ratios against a peer come from one run
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+fuzz: ## every fuzz target for FUZZTIME each (default 10s)
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-10s} $$pkg || exit 1; \
+	  done; done
+
+generate: ## protobuf code, without protoc
+	cd coordinator/coordpb/_gen && $(GO) run .
+
+pretrain: ## make testdata/models/tiny again and check its recorded hash (about 15 minutes)
+	$(GO) run ./cmd/internal/pretrain -check
+
+clean: ## remove bin/
+	rm -rf bin
