@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/ruche-federation/ruche/crypto/internal/hidden"
 	"github.com/ruche-federation/ruche/crypto/label"
 )
 
@@ -29,9 +30,9 @@ func (e *SignatureError) Error() string {
 }
 
 // Key is an Ed25519 private key. It prints as its type only.
+// Signing is safe for concurrent use, erasing is not.
 type Key struct {
-	seed *[KeySize]byte
-	ed   *ed25519.PrivateKey // behind a pointer, so that fmt cannot reach it through other types
+	ed hidden.Value[[ed25519.PrivateKeySize]byte] // seed ‖ public key
 }
 
 // NewKey draws a 32-byte seed from rand and nothing else: same bytes, same key.
@@ -49,42 +50,37 @@ func ParseKey(b []byte) (*Key, error) {
 	if len(b) != KeySize {
 		return nil, fmt.Errorf("Ed25519 key has %d bytes, want %d", len(b), KeySize)
 	}
-	seed := [KeySize]byte(b)
-	ed := ed25519.NewKeyFromSeed(seed[:])
-	return &Key{seed: &seed, ed: &ed}, nil
+	ed := [ed25519.PrivateKeySize]byte(ed25519.NewKeyFromSeed(b))
+	return &Key{ed: hidden.Of(&ed)}, nil
 }
 
 // Bytes returns a copy of the secret seed.
-func (k *Key) Bytes() []byte {
-	c := *k.seed
-	return c[:]
-}
+func (k *Key) Bytes() []byte { return append([]byte(nil), k.ed()[:KeySize]...) }
 
 // Public returns the public half.
-func (k *Key) Public() Public { return append(Public(nil), (*k.ed)[KeySize:]...) }
+func (k *Key) Public() Public { return append(Public(nil), k.ed()[KeySize:]...) }
 
 // Sign signs the exact bytes body as a statement of type stmt, deterministically.
 func (k *Key) Sign(stmt string, body []byte) []byte {
-	return ed25519.Sign(*k.ed, label.Signing(stmt, body))
+	return ed25519.Sign(k.ed()[:], label.Signing(stmt, body))
 }
 
 // Ed25519 returns a copy of the key in the standard library's form, for TLS certificates only: what a certificate
 // proves is never a statement, since statements begin with label.Version.
-func (k *Key) Ed25519() ed25519.PrivateKey { return append(ed25519.PrivateKey(nil), *k.ed...) }
+func (k *Key) Ed25519() ed25519.PrivateKey { return append(ed25519.PrivateKey(nil), k.ed()[:]...) }
 
 // Equal compares in constant time.
 func (k *Key) Equal(other *Key) bool {
 	if k == nil || other == nil {
 		return k == other
 	}
-	return subtle.ConstantTimeCompare(k.seed[:], other.seed[:]) == 1
+	return subtle.ConstantTimeCompare(k.ed()[:], other.ed()[:]) == 1
 }
 
 // Erase overwrites the key. Its signatures are worthless afterwards: callers drop it.
 func (k *Key) Erase() {
 	if k != nil {
-		clear(k.seed[:])
-		clear((*k.ed)[:KeySize])
+		clear(k.ed()[:KeySize])
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
 
+	"github.com/ruche-federation/ruche/crypto/internal/hidden"
 	"github.com/ruche-federation/ruche/crypto/label"
 )
 
@@ -22,10 +23,14 @@ const (
 
 // Member is an organisation's composite private key. It prints as its type only.
 type Member struct {
-	key    *Key
-	seed   *[mldsa65.SeedSize]byte
-	mldsa  *mldsa65.PrivateKey
-	public MemberPublic
+	key     *Key
+	lattice hidden.Value[lattice]
+	public  MemberPublic
+}
+
+type lattice struct {
+	seed [mldsa65.SeedSize]byte
+	key  *mldsa65.PrivateKey
 }
 
 // NewMember draws two 32-byte seeds from rand and nothing else, Ed25519's first: same bytes, same key.
@@ -47,14 +52,15 @@ func ParseMember(b []byte) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	seed := [mldsa65.SeedSize]byte(b[KeySize:])
-	pk, sk := mldsa65.NewKeyFromSeed(&seed)
+	l := &lattice{seed: [mldsa65.SeedSize]byte(b[KeySize:])}
+	pk, sk := mldsa65.NewKeyFromSeed(&l.seed)
+	l.key = sk
 	public := append(MemberPublic(key.Public()), pk.Bytes()...)
-	return &Member{key: key, seed: &seed, mldsa: sk, public: public}, nil
+	return &Member{key: key, lattice: hidden.Of(l), public: public}, nil
 }
 
 // Bytes returns a copy of the two secret seeds.
-func (m *Member) Bytes() []byte { return append(m.key.Bytes(), m.seed[:]...) }
+func (m *Member) Bytes() []byte { return append(m.key.Bytes(), m.lattice().seed[:]...) }
 
 // Public returns the public half.
 func (m *Member) Public() MemberPublic { return append(MemberPublic(nil), m.public...) }
@@ -63,7 +69,7 @@ func (m *Member) Public() MemberPublic { return append(MemberPublic(nil), m.publ
 func (m *Member) Sign(stmt string, body []byte) []byte {
 	sig := make([]byte, MemberSignatureSize)
 	copy(sig, m.key.Sign(stmt, body))
-	if err := mldsa65.SignTo(m.mldsa, label.Signing(stmt, body), label.Context(stmt), false, sig[KeySignatureSize:]); err != nil {
+	if err := mldsa65.SignTo(m.lattice().key, label.Signing(stmt, body), label.Context(stmt), false, sig[KeySignatureSize:]); err != nil {
 		panic("identity: " + err.Error()) // only for contexts beyond 255 bytes; statement types are constants
 	}
 	return sig
@@ -74,8 +80,8 @@ func (m *Member) Equal(other *Member) bool {
 	if m == nil || other == nil {
 		return m == other
 	}
-	return subtle.ConstantTimeCompare(m.key.seed[:], other.key.seed[:])&
-		subtle.ConstantTimeCompare(m.seed[:], other.seed[:]) == 1
+	return subtle.ConstantTimeCompare(m.key.ed()[:], other.key.ed()[:])&
+		subtle.ConstantTimeCompare(m.lattice().seed[:], other.lattice().seed[:]) == 1
 }
 
 // MemberPublic is Ed25519 ‖ ML-DSA-65.
@@ -103,13 +109,13 @@ func (p MemberPublic) Verify(stmt string, body, sig []byte) error {
 	if err := pk.UnmarshalBinary(p[PublicSize:]); err != nil {
 		return fmt.Errorf("member public key: %w", err)
 	}
-	lattice := mldsa65.Verify(&pk, label.Signing(stmt, body), label.Context(stmt), sig[KeySignatureSize:])
+	quantum := mldsa65.Verify(&pk, label.Signing(stmt, body), label.Context(stmt), sig[KeySignatureSize:])
 	switch {
-	case classic && lattice:
+	case classic && quantum:
 		return nil
 	case classic:
 		return &SignatureError{Stmt: stmt, Half: "ML-DSA-65"}
-	case lattice:
+	case quantum:
 		return &SignatureError{Stmt: stmt, Half: "Ed25519"}
 	}
 	return &SignatureError{Stmt: stmt, Half: "Ed25519 and ML-DSA-65"}

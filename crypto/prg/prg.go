@@ -113,7 +113,7 @@ func newBlock(s Seed, purpose string, context []byte) cipher.Block {
 	if s.IsZero() {
 		panic("prg: expansion of the zero Seed, which holds nothing")
 	}
-	key, err := hkdf.Key(sha256.New, s.b[:], []byte(label.PRGSalt), purpose+"\x00"+string(context), 32)
+	key, err := hkdf.Key(sha256.New, s.b()[:], []byte(label.PRGSalt), purpose+"\x00"+string(context), 32)
 	if err != nil {
 		panic("prg: " + err.Error()) // only for outputs beyond 255 hashes
 	}

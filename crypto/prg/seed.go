@@ -6,22 +6,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/ruche-federation/ruche/crypto/internal/hidden"
 )
 
 // SeedSize is the length of a seed in bytes.
 const SeedSize = 32
 
-// Seed is 32 secret bytes. Copies share them, and none prints them: the bytes lie behind a pointer, so that fmt does
-// not reach them through another type's unexported field either.
-type Seed struct{ b *[SeedSize]byte }
+// Seed is 32 secret bytes. Copies share them, and none prints them.
+type Seed struct{ b hidden.Value[[SeedSize]byte] }
 
 // NewSeed draws a seed from rand.
 func NewSeed(rand io.Reader) (Seed, error) {
-	s := Seed{new([SeedSize]byte)}
-	if _, err := io.ReadFull(rand, s.b[:]); err != nil {
+	b := new([SeedSize]byte)
+	if _, err := io.ReadFull(rand, b[:]); err != nil {
 		return Seed{}, fmt.Errorf("drawing a seed: %w", err)
 	}
-	return s, nil
+	return Seed{hidden.Of(b)}, nil
 }
 
 // SeedFromBytes copies b, which must be SeedSize long.
@@ -30,33 +31,33 @@ func SeedFromBytes(b []byte) (Seed, error) {
 		return Seed{}, fmt.Errorf("seed has %d bytes, want %d", len(b), SeedSize)
 	}
 	c := [SeedSize]byte(b)
-	return Seed{&c}, nil
+	return Seed{hidden.Of(&c)}, nil
 }
 
 // Bytes returns a copy of the secret bytes.
 func (s Seed) Bytes() []byte {
-	c := *s.b
+	c := *s.b()
 	return c[:]
 }
 
 // Append appends the secret bytes to dst.
-func (s Seed) Append(dst []byte) []byte { return append(dst, s.b[:]...) }
+func (s Seed) Append(dst []byte) []byte { return append(dst, s.b()[:]...) }
 
 // IsZero reports whether s is the zero Seed, which holds nothing.
-func (s Seed) IsZero() bool { return s.b == nil }
+func (s Seed) IsZero() bool { return s.b.IsZero() }
 
 // Equal compares in constant time.
 func (s Seed) Equal(t Seed) bool {
-	if s.b == nil || t.b == nil {
-		return s.b == t.b
+	if s.IsZero() || t.IsZero() {
+		return s.IsZero() && t.IsZero()
 	}
-	return subtle.ConstantTimeCompare(s.b[:], t.b[:]) == 1
+	return subtle.ConstantTimeCompare(s.b()[:], t.b()[:]) == 1
 }
 
 // Erase overwrites the bytes of s and of all its copies.
 func (s Seed) Erase() {
-	if s.b != nil {
-		clear(s.b[:])
+	if !s.IsZero() {
+		clear(s.b()[:])
 	}
 }
 

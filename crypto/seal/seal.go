@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/ruche-federation/ruche/crypto/internal/hidden"
 )
 
 // Sizes in bytes.
@@ -22,10 +24,15 @@ const (
 var ErrOpen = errors.New("box does not open")
 
 // PrivateKey opens boxes. It prints as its type only, and lives as long as its epoch.
+// Opening is safe for concurrent use, erasing is not.
 type PrivateKey struct {
-	seed   *[PrivateSize]byte
-	key    hpke.PrivateKey
+	secret hidden.Value[secret]
 	public []byte
+}
+
+type secret struct {
+	seed [PrivateSize]byte
+	key  hpke.PrivateKey // nil once erased
 }
 
 // GenerateKey draws a 32-byte seed from rand and nothing else: same bytes, same key.
@@ -43,17 +50,18 @@ func ParsePrivateKey(b []byte) (*PrivateKey, error) {
 	if len(b) != PrivateSize {
 		return nil, fmt.Errorf("seal key has %d bytes, want %d", len(b), PrivateSize)
 	}
-	seed := [PrivateSize]byte(b)
-	key, err := hpke.MLKEM768X25519().NewPrivateKey(seed[:])
+	s := &secret{seed: [PrivateSize]byte(b)}
+	key, err := hpke.MLKEM768X25519().NewPrivateKey(s.seed[:])
 	if err != nil {
 		return nil, fmt.Errorf("seal key: %w", err)
 	}
-	return &PrivateKey{seed: &seed, key: key, public: key.PublicKey().Bytes()}, nil
+	s.key = key
+	return &PrivateKey{secret: hidden.Of(s), public: key.PublicKey().Bytes()}, nil
 }
 
 // Bytes returns a copy of the 32 secret bytes.
 func (k *PrivateKey) Bytes() []byte {
-	c := *k.seed
+	c := k.secret().seed
 	return c[:]
 }
 
@@ -65,7 +73,7 @@ func (k *PrivateKey) Equal(other *PrivateKey) bool {
 	if k == nil || other == nil {
 		return k == other
 	}
-	return subtle.ConstantTimeCompare(k.seed[:], other.seed[:]) == 1
+	return subtle.ConstantTimeCompare(k.secret().seed[:], other.secret().seed[:]) == 1
 }
 
 // Erase forgets the key as far as Go allows: the seed is overwritten, the expanded key is left to the collector.
@@ -74,8 +82,9 @@ func (k *PrivateKey) Erase() {
 	if k == nil {
 		return
 	}
-	clear(k.seed[:])
-	k.key = nil
+	s := k.secret()
+	clear(s.seed[:])
+	s.key = nil
 }
 
 // CheckPublic refuses what no box can be sealed to.
@@ -117,10 +126,11 @@ func (k *PrivateKey) Open(box, info, aad []byte) ([]byte, error) {
 	if len(box) < Overhead {
 		return nil, fmt.Errorf("%w: it has %d bytes, at least %d are needed", ErrOpen, len(box), Overhead)
 	}
-	if k.key == nil {
+	key := k.secret().key
+	if key == nil {
 		return nil, fmt.Errorf("%w: the key was erased", ErrOpen)
 	}
-	r, err := hpke.NewRecipient(box[:EncSize], k.key, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
+	r, err := hpke.NewRecipient(box[:EncSize], key, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
 	if err != nil {
 		return nil, ErrOpen
 	}
