@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/ruche-federation/ruche/crypto/internal/hidden"
 )
@@ -24,13 +25,15 @@ const (
 var ErrOpen = errors.New("box does not open")
 
 // PrivateKey opens boxes. It prints as its type only, and lives as long as its epoch.
-// Opening is safe for concurrent use, erasing is not.
+// It is safe for concurrent use.
 type PrivateKey struct {
 	secret hidden.Value[secret]
 	public []byte
 }
 
+// secret is erased while others may be opening boxes.
 type secret struct {
+	mu   sync.RWMutex // guards what follows
 	seed [PrivateSize]byte
 	key  hpke.PrivateKey // nil once erased
 }
@@ -61,8 +64,10 @@ func ParsePrivateKey(b []byte) (*PrivateKey, error) {
 
 // Bytes returns a copy of the 32 secret bytes.
 func (k *PrivateKey) Bytes() []byte {
-	c := k.secret().seed
-	return c[:]
+	s := k.secret()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return append([]byte(nil), s.seed[:]...)
 }
 
 // Public returns a copy of the public key, PublicSize bytes.
@@ -73,7 +78,10 @@ func (k *PrivateKey) Equal(other *PrivateKey) bool {
 	if k == nil || other == nil {
 		return k == other
 	}
-	return subtle.ConstantTimeCompare(k.secret().seed[:], other.secret().seed[:]) == 1
+	mine, theirs := k.Bytes(), other.Bytes()
+	defer clear(mine)
+	defer clear(theirs)
+	return subtle.ConstantTimeCompare(mine, theirs) == 1
 }
 
 // Erase forgets the key as far as Go allows: the seed is overwritten, the expanded key is left to the collector.
@@ -83,6 +91,8 @@ func (k *PrivateKey) Erase() {
 		return
 	}
 	s := k.secret()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	clear(s.seed[:])
 	s.key = nil
 }
@@ -126,11 +136,13 @@ func (k *PrivateKey) Open(box, info, aad []byte) ([]byte, error) {
 	if len(box) < Overhead {
 		return nil, fmt.Errorf("%w: it has %d bytes, at least %d are needed", ErrOpen, len(box), Overhead)
 	}
-	key := k.secret().key
-	if key == nil {
+	s := k.secret()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.key == nil {
 		return nil, fmt.Errorf("%w: the key was erased", ErrOpen)
 	}
-	r, err := hpke.NewRecipient(box[:EncSize], key, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
+	r, err := hpke.NewRecipient(box[:EncSize], s.key, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
 	if err != nil {
 		return nil, ErrOpen
 	}
