@@ -1,0 +1,130 @@
+package participant
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
+)
+
+// staged is one finished contribution: the bytes that leave, and the certificate of the round they belong to.
+type staged struct {
+	cert   *coordpb.Certificate
+	open   *coordpb.UploadOpen
+	y      []byte
+	config *statement.RoundConfig // parsed from cert
+	header *statement.Header      // parsed from open
+	hash   label.Hash             // H(header)
+}
+
+const stagedMagic = "ruche staged 1\n"
+
+// marshal writes magic, then certificate, head and y, each behind its length.
+func (s *staged) marshal() ([]byte, error) {
+	cert, err := proto.Marshal(s.cert)
+	if err != nil {
+		return nil, err
+	}
+	open, err := proto.Marshal(s.open)
+	if err != nil {
+		return nil, err
+	}
+	out := []byte(stagedMagic)
+	for _, part := range [][]byte{cert, open, s.y} {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(part)))
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+func parseStaged(b []byte) (*staged, error) {
+	rest, ok := strings.CutPrefix(string(b), stagedMagic)
+	if !ok {
+		return nil, errors.New("not a staged contribution of this version")
+	}
+	var parts [3][]byte
+	for i := range parts {
+		if len(rest) < 4 {
+			return nil, errors.New("cut off")
+		}
+		n := binary.BigEndian.Uint32([]byte(rest[:4]))
+		if rest = rest[4:]; uint64(n) > uint64(len(rest)) {
+			return nil, fmt.Errorf("part %d has %d bytes, %d are left", i, n, len(rest))
+		}
+		parts[i], rest = []byte(rest[:n]), rest[n:]
+	}
+	if rest != "" {
+		return nil, fmt.Errorf("%d bytes too many", len(rest))
+	}
+	s := &staged{cert: new(coordpb.Certificate), open: new(coordpb.UploadOpen), y: parts[2]}
+	if err := proto.Unmarshal(parts[0], s.cert); err != nil {
+		return nil, err
+	}
+	if err := proto.Unmarshal(parts[1], s.open); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.config, err = statement.ParseRoundConfig(s.cert.GetBody()); err != nil {
+		return nil, err
+	}
+	if s.header, err = statement.ParseHeader(s.open.GetHeader().GetBody()); err != nil {
+		return nil, err
+	}
+	s.hash = statement.HashHeader(s.open.GetHeader().GetBody())
+	return s, nil
+}
+
+func (p *Participant) stagedPath(round label.Hash) string {
+	return filepath.Join(p.cfg.Dir, "staged", round.String())
+}
+
+func (p *Participant) stage(s *staged) error {
+	b, err := s.marshal()
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(p.stagedPath(s.header.Round), b, 0o600)
+}
+
+// staged lists what waits in the folder. A file that does not parse was not written by this program: it is an error.
+func (p *Participant) staged() ([]*staged, error) {
+	entries, err := os.ReadDir(filepath.Join(p.cfg.Dir, "staged"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []*staged
+	for _, e := range entries {
+		if _, err := label.ParseHash(e.Name()); err != nil {
+			continue // a temporary file of an interrupted write
+		}
+		path := filepath.Join(p.cfg.Dir, "staged", e.Name())
+		if info, err := e.Info(); err == nil && info.Size() > stagedBytesMax {
+			return nil, fmt.Errorf("staged contribution %s has %d bytes, limit %d", path, info.Size(), int64(stagedBytesMax))
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		s, err := parseStaged(b)
+		if err != nil {
+			return nil, fmt.Errorf("staged contribution %s: %w", path, err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (p *Participant) unstage(round label.Hash) error { return durable.Remove(p.stagedPath(round)) }

@@ -1,0 +1,158 @@
+package participant
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ruche-federation/ruche/aggregation/layout"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
+)
+
+// state is the last verified result of the task, or the public init.
+type state struct {
+	Seq    uint64     `json:"seq"`
+	Model  label.Hash `json:"model"`
+	Result label.Hash `json:"result"` // HashResult; zero for the init
+
+	model layout.Model
+}
+
+// adapterPath is where the canonical bytes of a state lie.
+func (p *Participant) adapterPath(model label.Hash) string {
+	return filepath.Join(p.cfg.Dir, "adapters", model.String())
+}
+
+func (p *Participant) currentPath() string {
+	return filepath.Join(p.cfg.Dir, "adapters", p.task.ID+".json")
+}
+
+// loadState reads the last adopted state and checks its hash again; without one it derives the public init.
+func (p *Participant) loadState() (state, error) {
+	b, err := os.ReadFile(p.currentPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		m := p.task.Init()
+		return state{Model: m.Hash(), model: m}, nil
+	}
+	if err != nil {
+		return state{}, err
+	}
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return state{}, fmt.Errorf("%s: %w", p.currentPath(), err)
+	}
+	if b, err = os.ReadFile(p.adapterPath(s.Model)); err != nil {
+		return state{}, err
+	}
+	s.model, err = p.parseModel(b, s.Model, s.Seq)
+	return s, err
+}
+
+// parseModel checks that bytes are the state of that name, round and layout.
+func (p *Participant) parseModel(b []byte, want label.Hash, seq uint64) (layout.Model, error) {
+	m, err := layout.ParseModel(b, p.task.Layout.D())
+	if err != nil {
+		return m, fmt.Errorf("adapter %s: %w", want, err)
+	}
+	if got := m.Hash(); got != want {
+		return m, fmt.Errorf("adapter %s: the bytes have the hash %s", want, got)
+	}
+	if err := p.task.Layout.Check(m); err != nil {
+		return m, fmt.Errorf("adapter %s: %w", want, err)
+	}
+	if m.TaskID != p.task.ID || m.Seq != seq {
+		return m, fmt.Errorf("adapter %s is of task %q, round %d; expected %q, round %d", want, m.TaskID, m.Seq, p.task.ID, seq)
+	}
+	return m, nil
+}
+
+// follow verifies the newest published round, fetches its state and adopts it: q signatures on the config, f+1 on the
+// result, the result's hash over the bytes.
+func (p *Participant) follow(ctx context.Context, record *coordpb.RoundRecord) error {
+	rc, err := statement.VerifyRoundCert(p.cfg.Charter, record.GetConfig().GetBody(), signatures(record.GetConfig().GetSignatures()))
+	if err != nil {
+		return fmt.Errorf("refusing the published adapter: %w", err)
+	}
+	if rc.Task != p.task.ID {
+		return fmt.Errorf("refusing the published adapter: it is of task %q", rc.Task)
+	}
+	body := record.GetResult().GetBody()
+	r, err := statement.VerifyResultCert(p.cfg.Charter, body, signatures(record.GetResult().GetSignatures()))
+	if err != nil {
+		return fmt.Errorf("refusing the adapter of round %d: %w", rc.Seq, err)
+	}
+	switch {
+	case r.Round != rc.ID():
+		return fmt.Errorf("refusing the adapter of round %d: its result is of another round", rc.Seq)
+	case rc.Seq < p.current.Seq:
+		return nil // this member is behind
+	case rc.Seq == p.current.Seq && r.Model != p.current.Model:
+		return fmt.Errorf("ALARM: two results of round %d have %d signatures each: %s and %s", rc.Seq, p.cfg.Charter.Believe(), p.current.Model, r.Model)
+	case rc.Seq == p.current.Seq:
+		return nil
+	}
+	raw, err := p.fetch(ctx, r.Model)
+	if err != nil {
+		return err
+	}
+	m, err := p.parseModel(raw, r.Model, rc.Seq)
+	if err != nil {
+		return fmt.Errorf("refusing the adapter of round %d: %w", rc.Seq, err)
+	}
+	next := state{Seq: rc.Seq, Model: r.Model, Result: statement.HashResult(body), model: m}
+	if err := p.keep(next, raw); err != nil {
+		return err
+	}
+	old := p.current
+	p.current = next
+	p.cfg.Logger.Info("adopted the commons", "seq", next.Seq, "adapter", next.Model.String())
+	if err := p.cfg.Learner.Adopt(ctx, p.task, m); err != nil {
+		return fmt.Errorf("adopting the adapter of round %d: %w", rc.Seq, err)
+	}
+	if old.Seq > 0 {
+		return durable.Remove(p.adapterPath(old.Model))
+	}
+	return nil
+}
+
+// keep writes the bytes, then the file that names them.
+func (p *Participant) keep(s state, raw []byte) error {
+	if err := durable.WriteFile(p.adapterPath(s.Model), raw, 0o600); err != nil {
+		return err
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(p.currentPath(), b, 0o600)
+}
+
+// fetch asks members in turn for the bytes of a state. They name themselves by their hash, so any member will do.
+func (p *Participant) fetch(ctx context.Context, model label.Hash) ([]byte, error) {
+	limit := layout.CanonicalSizeMax(p.task.Layout.D())
+	var last error
+	for i := range p.cfg.Charter.N {
+		raw, err := call(ctx, p.cfg.Members, (p.asked+i)%p.cfg.Charter.N, func(ctx context.Context, c coordpb.DeviceClient) ([]byte, error) {
+			stream, err := c.GetAdapter(ctx, &coordpb.GetAdapterRequest{ModelHash: model[:]})
+			if err != nil {
+				return nil, err
+			}
+			return coordpb.ReceiveChunks(limit, stream.Recv)
+		})
+		if err == nil && label.Sum(label.TagModel, raw) == model {
+			return raw, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("member %d sent other bytes than the signed hash names", (p.asked+i)%p.cfg.Charter.N)
+		}
+		last = err
+	}
+	return nil, fmt.Errorf("adapter %s: %w", model, last)
+}
