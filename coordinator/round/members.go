@@ -1,0 +1,57 @@
+package round
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/ruche-federation/ruche/coordinator/statement"
+)
+
+// apply keeps a member's newest KeyPackage (SA 2.1). Its signature was checked by parse.
+func (c keyPackageCommand) apply(m *Machine, _ uint64) []Outcome {
+	return []Outcome{m.addPackage(c.keyPackage)}
+}
+
+func (m *Machine) addPackage(k keyPackage) Outcome {
+	if old := m.packages[k.parsed.Member]; old != nil {
+		if bytes.Equal(old.signed.Body, k.signed.Body) {
+			return Outcome{Code: Duplicate}
+		}
+		if k.parsed.Epoch <= old.parsed.Epoch {
+			return refuse(StaleEpoch, fmt.Sprintf("member %d: epoch %d after %d", k.parsed.Member, k.parsed.Epoch, old.parsed.Epoch))
+		}
+	}
+	if k.parsed.NotAfterMs <= m.timeMs {
+		return refuse(Outdated, fmt.Sprintf("member %d: epoch %d ended before the log time", k.parsed.Member, k.parsed.Epoch))
+	}
+	m.packages[k.parsed.Member] = &k
+	return Outcome{Code: OK}
+}
+
+// apply enrols a device, or renews its certificate by a new token of the same authority. A token is good for one
+// device; to repeat it for the same device changes nothing.
+func (c deviceCertCommand) apply(m *Machine, _ uint64) []Outcome {
+	return []Outcome{m.addDevice(c.signed, c.cert)}
+}
+
+func (m *Machine) addDevice(signed statement.Signed, cert *statement.DeviceCert) Outcome {
+	tokens := m.tokens[cert.Authority]
+	if owner, ok := tokens[cert.Token]; ok {
+		if owner == cert.Device {
+			return Outcome{Code: Duplicate}
+		}
+		return refuse(TokenUsed, "the token enrolled another device")
+	}
+	if cert.ExpiresMs <= m.timeMs {
+		return refuse(Outdated, "the certificate ended before the log time")
+	}
+	if old := m.devices[cert.Device]; old != nil && old.cert.Authority != cert.Authority && old.cert.ExpiresMs > m.timeMs {
+		return refuse(Conflict, fmt.Sprintf("the device is certified by authority %d", old.cert.Authority))
+	}
+	if len(tokens) >= DevicesMax {
+		return refuse(DeviceLimit, fmt.Sprintf("authority %d has certified %d devices, limit %d", cert.Authority, len(tokens), DevicesMax))
+	}
+	tokens[cert.Token] = cert.Device
+	m.devices[cert.Device] = &device{signed: signed, cert: cert}
+	return Outcome{Code: OK}
+}
