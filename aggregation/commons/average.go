@@ -32,12 +32,16 @@ func Average(prev []float32, s encode.Sum, contributors int, p encode.Params) ([
 	scale := p.Gamma() / float64(encode.RotationRoot*contributors)
 	next := make([]float32, p.D)
 	for i, x := range s.Body {
-		// |x| < 2^41 (package encode), so float64(x) is exact.
-		v := float32(float64(prev[i]) + float64(float64(x)*scale))
+		v := float32(step(prev[i], x, scale))
 		if math.Float32bits(v)&0x7f800000 == 0x7f800000 {
 			return nil, fmt.Errorf("value %d of the next commons is %v: %v plus %d units of %g", i, v, prev[i], x, scale)
 		}
 		next[i] = v
 	}
 	return next, nil
+}
+
+// step is one value of the next commons before its rounding. |x| < 2^41 (package encode), so float64(x) is exact.
+func step(prev float32, x int64, scale float64) float64 {
+	return float64(prev) + float64(float64(x)*scale)
 }

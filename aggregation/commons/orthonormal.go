@@ -17,16 +17,29 @@ func Orthonormal(seed label.Hash, t layout.Tensor) []float32 {
 	if len(t.Shape) != 2 || t.Size() == 0 || t.Shape[0] > t.Shape[1] {
 		return nil
 	}
+	q := orthonormalise(t.Shape[0], t.Shape[1], publicVectors(seed, t))
+	if q == nil {
+		return nil
+	}
+	out := make([]float32, len(q))
+	for i, x := range q {
+		out[i] = float32(x)
+	}
+	return out
+}
+
+// publicVectors returns a source of vectors uniform in [−1, 1), one stream for each seed and tensor.
+func publicVectors(seed label.Hash, t layout.Tensor) func(v []float64) {
 	s, err := prg.SeedFromBytes(seed[:])
 	if err != nil {
-		return nil // a Hash has a seed's length
+		panic("commons: " + err.Error()) // a Hash has a seed's length
 	}
 	stream := prg.NewStream(s, label.PurposeOrthonormal, orthonormalContext(t))
-	return orthonormalise(t.Shape[0], t.Shape[1], func(v []float64) {
+	return func(v []float64) {
 		for i := range v {
 			v[i] = uniform(stream.Uint64())
 		}
-	})
+	}
 }
 
 // orthonormalContext separates the streams of two tensors: name, zero byte (names hold none), shape.
@@ -41,8 +54,8 @@ func orthonormalContext(t layout.Tensor) []byte {
 // uniform maps 53 random bits to the dyadic number k/2^52 − 1 in [−1, 1): every step is exact.
 func uniform(w uint64) float64 { return float64(int64(w>>11)-1<<52) / (1 << 52) }
 
-// orthonormalise draws rows vectors of cols values and returns them orthonormalised.
-func orthonormalise(rows, cols int, draw func(v []float64)) []float32 {
+// orthonormalise draws rows vectors of cols values and returns them orthonormalised; nil if the source gives out.
+func orthonormalise(rows, cols int, draw func(v []float64)) []float64 {
 	q := make([]float64, rows*cols)
 	for r := range rows {
 		v := q[r*cols : (r+1)*cols]
@@ -50,11 +63,7 @@ func orthonormalise(rows, cols int, draw func(v []float64)) []float32 {
 			return nil
 		}
 	}
-	out := make([]float32, len(q))
-	for i, x := range q {
-		out[i] = float32(x)
-	}
-	return out
+	return q
 }
 
 // drawRow fills v with a unit vector orthogonal to the rows of q, from the first drawn vector that is not degenerate.
