@@ -179,8 +179,9 @@ func (e *Epoch) signFree(stmt string, body []byte) ([]byte, error) {
 	return e.voteKey.Sign(stmt, body), nil
 }
 
-// Witness is told of every vote, reveal and expiry signed by this epoch's key that the log shows. Where the file lacks
-// the record the file was cut or rolled back, or the key is elsewhere: the keys are destroyed and *AlarmError returned.
+// Witness is told of every vote, reveal and expiry that the log shows and whose signature by this epoch's key the caller
+// has verified. Where the file lacks the record, it was cut or rolled back, or the key is elsewhere too: the keys are
+// destroyed and *AlarmError returned.
 func (e *Epoch) Witness(kind Kind, round, value label.Hash) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

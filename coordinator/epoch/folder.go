@@ -44,7 +44,12 @@ func (e *AlarmError) Error() string {
 	return fmt.Sprintf("epoch %d is damaged: %v; its keys were destroyed", e.Epoch, e.Reason)
 }
 
-func (e *AlarmError) Unwrap() []error { return []error{e.Reason, e.Erase} }
+func (e *AlarmError) Unwrap() []error {
+	if e.Erase == nil {
+		return []error{e.Reason}
+	}
+	return []error{e.Reason, e.Erase}
+}
 
 // Create draws the keys of epoch number from rand, seal seed first, and returns the epoch when its folder, both files
 // and their names are on the disk. Only then may its KeyPackage be signed. After an error the folder may be there: Load
@@ -252,20 +257,20 @@ func (d disk) load(root string) (epochs []*Epoch, alarms []*AlarmError, err erro
 	return epochs, alarms, nil
 }
 
-// found is what a root holds.
-type found struct {
+// contents is what a root holds.
+type contents struct {
 	epochs    []uint64 // ascending
 	leftovers []string // half made or half erased
 }
 
-func scan(root string) (found, error) {
+func scan(root string) (contents, error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
-		return found{}, nil
+		return contents{}, nil
 	} else if err != nil {
-		return found{}, err
+		return contents{}, err
 	}
-	var out found
+	var out contents
 	for _, entry := range entries {
 		name := entry.Name()
 		if !entry.IsDir() {
