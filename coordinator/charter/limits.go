@@ -11,8 +11,8 @@ const (
 	TasksMax        = 16      // chosen arbitrarily: each has rounds of its own in every member's memory
 	NameBytesMax    = 64      // consortium, organisation, task, window
 	AddressBytesMax = 256
-	CohortMax       = 65536   // Accepts of one round; each is about 300 bytes of replicated state (SA 5: cells of 1-2k)
-	JSONDepthMax    = 16      // far above what a charter nests
+	CohortMax       = 65536 // Accepts of one round; each is about 300 bytes of replicated state (SA 5: cells of 1-2k)
+	JSONDepthMax    = 16    // far above what a charter nests
 )
 
 // Floors of SA 2.3: a cohort below them hides nobody.

@@ -8,4 +8,5 @@ const (
 	RoundsKept      = 128       // ended rounds per task whose end can be asked for; about 100 kB each
 	RoundsFull      = 4         // of these, the newest keep their Accepts, Closes and Acks too
 	DetailBytesMax  = 200       // an outcome's text
+	codesMax        = 64        // distinct reasons that one round counts: all that there are
 )

@@ -1,13 +1,174 @@
 package round
 
-import "github.com/ruche-federation/ruche/crypto/label"
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
 
-// Snapshot returns the whole state as deterministic bytes: equal states, equal bytes.
-func (m *Machine) Snapshot() []byte { return nil }
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
 
-// Restore replaces the state by a snapshot's. Every signature and certificate in it is verified again; on an error the
-// state is as before.
-func (m *Machine) Restore(snapshot []byte) error { return nil }
+// snapshotVersion is the format that Snapshot writes and Restore reads.
+const snapshotVersion = 1
+
+// snapshotMagic begins every snapshot.
+const snapshotMagic = "ruche round state\x00"
+
+// Snapshot returns the whole state as deterministic bytes: equal states, equal bytes. It holds what members, devices
+// and authorities signed, and what the log alone knows: indices, times, counts. Nothing in it is believed beyond the
+// signatures that Restore checks, and what a log could have said.
+func (m *Machine) Snapshot() []byte {
+	w := &writer{}
+	w.b = append(w.b, snapshotMagic...)
+	w.u8(snapshotVersion)
+	w.u64(m.applied)
+	m.encodeState(w)
+	return w.b
+}
 
 // Digest is the hash of the whole state but the applied index.
-func (m *Machine) Digest() label.Hash { return label.Hash{} }
+func (m *Machine) Digest() label.Hash {
+	w := &writer{}
+	m.encodeState(w)
+	return label.Sum(label.TagSnapshot, w.b)
+}
+
+func (m *Machine) encodeState(w *writer) {
+	w.hash(m.ch.Hash())
+	w.i64(m.timeMs)
+	for _, k := range m.packages {
+		w.flag(k != nil)
+		if k != nil {
+			w.signed(k.signed)
+		}
+	}
+	w.u32(uint32(len(m.devices)))
+	for _, id := range sortedHashes(m.devices) {
+		w.signed(m.devices[id].signed)
+		w.u32(m.devices[id].used)
+	}
+	for _, tokens := range m.tokens {
+		w.hashMap(tokens)
+	}
+	for _, l := range m.lines {
+		w.u64(l.seq)
+		w.hash(l.usedStart)
+		w.hashMap(l.used)
+		w.u32(uint32(len(l.kept)))
+		for _, r := range l.kept {
+			r.encode(w)
+			w.flag(r == l.latest)
+		}
+	}
+}
+
+func (r *round) encode(w *writer) {
+	w.bytes(r.body)
+	w.u64(r.index)
+	w.u8(byte(r.phase))
+	w.u8(byte(r.death))
+	for p := Proposed; p <= Dead; p++ {
+		w.flag(r.began[p])
+		w.i64(r.times[p])
+	}
+	for _, s := range r.signatures {
+		w.bytes(s)
+	}
+	w.flag(r.decided)
+	w.hash(r.decision)
+	w.bytes([]byte(r.reason))
+	w.flag(r.foreign)
+	w.u32(r.counts.accepted)
+	w.u32(r.counts.contributors)
+	w.u64(r.counts.bytes)
+	w.hash(r.counts.candidates)
+	for j := range r.votes {
+		w.optional(r.aborts[j] != nil, func() statement.Signed { return *r.aborts[j] })
+		w.optional(r.votes[j] != nil, func() statement.Signed { return r.votes[j].signed })
+		w.optional(r.expired[j] != nil, func() statement.Signed { return *r.expired[j] })
+		w.optional(r.reveals[j] != nil, func() statement.Signed { return r.reveals[j].signed })
+		w.optional(r.results[j] != nil, func() statement.Signed { return r.results[j].signed })
+	}
+	w.flag(r.opened != nil)
+	if r.opened != nil {
+		w.bytes(r.opened.signed.Body)
+	}
+	w.u32(uint32(len(r.refused)))
+	for _, code := range slices.Sorted(maps.Keys(r.refused)) {
+		w.bytes([]byte(code))
+		w.u32(r.refused[code])
+	}
+	w.flag(r.slim)
+	w.u32(uint32(len(r.accepts)))
+	for i := range r.accepts {
+		w.bytes(r.accepts[i].Bytes())
+		w.u64(r.accepts[i].index)
+	}
+	w.u32(uint32(len(r.closes)))
+	for _, c := range r.closes {
+		w.bytes(c.close.Bytes())
+		w.u64(c.index)
+		w.i64(c.atMs)
+		for j := range c.acks {
+			w.optional(c.acks[j] != nil, func() statement.Signed { return c.acks[j].signed })
+		}
+	}
+}
+
+func sortedHashes[V any](in map[label.Hash]V) []label.Hash {
+	return slices.SortedFunc(maps.Keys(in), func(a, b label.Hash) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// writer appends fields, big-endian, byte strings behind their length.
+type writer struct{ b []byte }
+
+func (w *writer) u8(v byte)         { w.b = append(w.b, v) }
+func (w *writer) i64(v int64)       { w.u64(uint64(v)) }
+func (w *writer) hash(v label.Hash) { w.b = append(w.b, v[:]...) }
+
+func (w *writer) u32(v uint32) {
+	w.b = append(w.b, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
+}
+
+func (w *writer) u64(v uint64) {
+	w.u32(uint32(v >> 32))
+	w.u32(uint32(v))
+}
+
+func (w *writer) flag(v bool) {
+	if v {
+		w.u8(1)
+	} else {
+		w.u8(0)
+	}
+}
+
+func (w *writer) bytes(v []byte) {
+	w.u32(uint32(len(v)))
+	w.b = append(w.b, v...)
+}
+
+func (w *writer) signed(s statement.Signed) {
+	w.bytes(s.Body)
+	w.bytes(s.Signature)
+}
+
+func (w *writer) optional(ok bool, get func() statement.Signed) {
+	w.flag(ok)
+	if ok {
+		w.signed(get())
+	}
+}
+
+func (w *writer) hashMap(in map[label.Hash]label.Hash) {
+	w.u32(uint32(len(in)))
+	for _, k := range sortedHashes(in) {
+		w.hash(k)
+		w.hash(in[k])
+	}
+}
+
+// compareHashes orders hashes as byte strings.
+func compareHashes(a, b label.Hash) int { return cmp.Compare(string(a[:]), string(b[:])) }
