@@ -372,6 +372,15 @@ func TestOwnMistakesAreNotTheDevices(t *testing.T) {
 			_, err := OpenBox(c.round, 4, 14, c.keys[1], u.device, u.nonce, u.sealed.Commitments, u.sealed.Boxes[1], u.aad())
 			return err
 		},
+		"a key erased meanwhile": func() error {
+			k, err := seal.ParsePrivateKey(c.keys[1].Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Erase()
+			_, err = OpenBox(c.round, 1, 11, k, u.device, u.nonce, u.sealed.Commitments, u.sealed.Boxes[1], u.aad())
+			return err
+		},
 	} {
 		var invalid *InvalidError
 		if err := try(); err == nil || errors.As(err, &invalid) {

@@ -25,7 +25,7 @@ const (
 )
 
 // InvalidError says that the contribution itself is at fault: the member's ack for it is "invalid". Any other error of
-// OpenBox is the caller's own: a round, key or epoch that do not belong together.
+// OpenBox is the caller's own: a round, key or epoch that do not belong together, or a key erased meanwhile.
 type InvalidError struct {
 	Member int // whose box
 	Flaw   Flaw
@@ -78,8 +78,10 @@ func OpenBox(r Round, me int, epoch uint64, key *seal.PrivateKey, device label.H
 		return Shares{}, &InvalidError{Member: me, Flaw: FlawCommitments, Got: len(commitments), Want: want}
 	}
 	plain, err := key.Open(box, boxInfo(r.ID, me, epoch), aad)
-	if err != nil {
+	if errors.Is(err, seal.ErrOpen) {
 		return Shares{}, &InvalidError{Member: me, Flaw: FlawBox}
+	} else if err != nil {
+		return Shares{}, fmt.Errorf("box of member %d: %w", me, err)
 	}
 	defer clear(plain)
 	mine := Count(r.N-1, r.F)

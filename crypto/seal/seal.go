@@ -24,6 +24,9 @@ const (
 // ErrOpen says that a box does not open under this key, info and aad. It says no more: why is the sealer's affair.
 var ErrOpen = errors.New("box does not open")
 
+// ErrErased says that the key was erased: it tells nothing about the box.
+var ErrErased = errors.New("seal key was erased")
+
 // PrivateKey opens boxes. It prints as its type only, and lives as long as its epoch.
 // It is safe for concurrent use.
 type PrivateKey struct {
@@ -131,7 +134,8 @@ func Seal(public, info, aad, plaintext []byte) ([]byte, error) {
 	return append(enc, ct...), nil
 }
 
-// Open returns the plaintext of a box that was sealed to k under the same info and aad, or an error that is ErrOpen.
+// Open returns the plaintext of a box that was sealed to k under the same info and aad, or an error that is ErrOpen, or
+// ErrErased.
 func (k *PrivateKey) Open(box, info, aad []byte) ([]byte, error) {
 	if len(box) < Overhead {
 		return nil, fmt.Errorf("%w: it has %d bytes, at least %d are needed", ErrOpen, len(box), Overhead)
@@ -140,7 +144,7 @@ func (k *PrivateKey) Open(box, info, aad []byte) ([]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.key == nil {
-		return nil, fmt.Errorf("%w: the key was erased", ErrOpen)
+		return nil, ErrErased
 	}
 	r, err := hpke.NewRecipient(box[:EncSize], s.key, hpke.HKDFSHA256(), hpke.AES256GCM(), info)
 	if err != nil {

@@ -73,7 +73,7 @@ func TestKeysAreMadeFromTheirSeedAlone(t *testing.T) {
 	if !bytes.Equal(k.Bytes(), make([]byte, PrivateSize)) {
 		t.Fatal("erased key still holds its seed")
 	}
-	if _, err := k.Open(make([]byte, Overhead), nil, nil); !errors.Is(err, ErrOpen) {
+	if _, err := k.Open(make([]byte, Overhead), nil, nil); !errors.Is(err, ErrErased) {
 		t.Fatalf("erased key: %v", err)
 	}
 }
