@@ -1,0 +1,161 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/ruche-federation/ruche/aggregation/committee"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/epoch"
+	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// signAck pulls every candidate that this member lacks, opens its box of each, and says what it found (SA 2.3, Close and
+// Acks). "missing" is said only after every listed member was asked.
+func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) (*coordpb.Command, error) {
+	e, err := m.listed(v.Config)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	c, ok := m.machine.Close(v.ID, closing)
+	candidates := m.machine.Candidates(v.ID)
+	applied := m.machine.Applied()
+	m.mu.Unlock()
+	if !ok {
+		return nil, nil // the round went on meanwhile
+	}
+	ack := &statement.Ack{Round: v.ID, Close: c.Hash()}
+	terms := intake.Terms{Round: v.Config.Committee(m.ch)}
+	for _, k := range candidates {
+		ack.Verdicts = append(ack.Verdicts, m.judge(ctx, e, terms, v, k))
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	// The ack rests on the list of candidates: it must not be forgotten.
+	if err := m.log.EnsureApplied(applied); err != nil {
+		return nil, err
+	}
+	body := ack.Bytes()
+	sig, err := e.Ack(body)
+	if err != nil {
+		return nil, err
+	}
+	return round.AckCommand(v.ID, m.me, statement.Signed{Body: body, Signature: sig}), nil
+}
+
+// judge is this member's verdict on one candidate.
+func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, v round.View, k round.Candidate) statement.Verdict {
+	c, err := m.obtain(ctx, v, k)
+	if err != nil {
+		m.cfg.Logger.Warn("a candidate is missing", "round", v.ID.String(), "error", err)
+		return statement.Missing
+	}
+	shares, err := m.openBox(e, c, terms)
+	var invalid *committee.InvalidError
+	switch {
+	case err == nil:
+		shares.Erase()
+		return statement.OK
+	case errors.As(err, &invalid) && invalid.Flaw == committee.FlawCommitment:
+		return statement.BadCommitment
+	case errors.As(err, &invalid) && invalid.Flaw == committee.FlawCommitments:
+		return statement.BadHeader
+	}
+	return statement.BadBox
+}
+
+// obtain loads a candidate from the shelf, or pulls it: first from the members that the Accept names, then from the rest.
+func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*intake.Contribution, error) {
+	c, err := m.shelf.Load(v.ID, k.Header)
+	if err == nil {
+		return c, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
+	}
+	order := append(k.Holders.Members(), (v.Config.Listed() &^ k.Holders).Members()...)
+	last := errors.New("no member to ask")
+	for _, member := range order {
+		if member == m.me || !m.peers.Alive().Has(member) {
+			continue
+		}
+		if last = m.ingress.Pull(ctx, member, v.ID, k.Header); last == nil {
+			return m.shelf.Load(v.ID, k.Header)
+		}
+	}
+	return nil, fmt.Errorf("contribution %s: %w", k.Header, last)
+}
+
+// openBox opens this member's box of a contribution with the epoch that the round lists.
+func (m *Member) openBox(e *epoch.Epoch, c *intake.Contribution, t intake.Terms) (committee.Shares, error) {
+	at := t.Round.BoxIndex(m.me)
+	if at < 0 || at >= len(c.Boxes) {
+		return committee.Shares{}, fmt.Errorf("round %s has no box for member %d", t.Round.ID, m.me)
+	}
+	return committee.OpenBox(t.Round, m.me, e.Number(), e.SealKey(), c.Header.Device, c.Header.Nonce, c.Header.Commitments, c.Boxes[at], c.Header.AAD())
+}
+
+// OpenOwnBox implements intake.Keys.
+func (m *Member) OpenOwnBox(c *intake.Contribution, t intake.Terms) error {
+	e, err := m.epochFor(t.Round.ID)
+	if err != nil {
+		return err
+	}
+	shares, err := m.openBox(e, c, t)
+	if err != nil {
+		return err
+	}
+	shares.Erase()
+	return nil
+}
+
+// epochFor is the epoch under which this member speaks in a round it knows.
+func (m *Member) epochFor(id label.Hash) (*epoch.Epoch, error) {
+	m.mu.Lock()
+	v, ok := m.machine.Round(id)
+	m.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("round %s is not known here", id)
+	}
+	return m.listed(v.Config)
+}
+
+// Receipt implements intake.Keys: the copy is on disk, the Accept is applied and that is on disk too (SA 2.3, Intake).
+func (m *Member) Receipt(ctx context.Context, id, header label.Hash) (*coordpb.MemberStatement, error) {
+	index, err := m.waitAccepted(ctx, id, header)
+	if err != nil {
+		return nil, err
+	}
+	if !m.shelf.Has(id, header) {
+		m.mu.Lock()
+		v, ok := m.machine.Round(id)
+		k, _ := m.machine.Candidate(id, header)
+		m.mu.Unlock()
+		if !ok {
+			return nil, fmt.Errorf("round %s is not known here", id)
+		}
+		if _, err := m.obtain(ctx, v, k); err != nil {
+			return nil, err
+		}
+	}
+	e, err := m.epochFor(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.log.EnsureApplied(index); err != nil {
+		return nil, err
+	}
+	body := (&statement.Receipt{Round: id, Header: header, Index: index}).Bytes()
+	sig, err := e.Receipt(body)
+	if err != nil {
+		return nil, err
+	}
+	return round.ToMemberStatement(statement.MemberStatement{Member: m.me, Statement: statement.Signed{Body: body, Signature: sig}}), nil
+}

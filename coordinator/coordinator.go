@@ -1,0 +1,338 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ruche-federation/ruche/coordinator/charter"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/blob"
+)
+
+// Log orders commands for all members.
+type Log interface {
+	// Propose returns when the command is applied at the leader. An error leaves its fate unknown.
+	Propose(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error)
+	// Leading reports whether this member is the leader now.
+	Leading() bool
+	// EnsureApplied returns when it is on this member's disk that the entry at index is applied: no receipt or ack
+	// rests on less.
+	EnsureApplied(index uint64) error
+	// Status is for operators.
+	Status() LogStatus
+}
+
+// LogStatus is what operators see of the log.
+type LogStatus struct {
+	Leader    int // -1: none known
+	Term      uint64
+	Applied   uint64
+	Committed uint64
+}
+
+// Peers are the other members.
+type Peers interface {
+	intake.Peers
+	// Alive are the members that answered of late, this one included.
+	Alive() statement.Mask
+}
+
+// Config is what a Member works with.
+type Config struct {
+	Home    *Home
+	Charter *charter.Charter
+	Index   int // this member in the charter
+	Now     func() time.Time
+	Rand    io.Reader
+	Logger  *slog.Logger
+}
+
+// Member is one member of a consortium. Its methods are safe for concurrent use, Work aside, which one goroutine calls.
+type Member struct {
+	cfg     Config
+	ch      *charter.Charter
+	me      int
+	log     Log
+	peers   Peers
+	ingress *intake.Ingress
+	shelf   *intake.Shelf
+	sums    *blob.Store // Σy and T-sums, a group per round
+	results *blob.Store // published states, in the group "models"
+	epochs  *epochs
+
+	mu      sync.Mutex // guards machine and applied; held for memory work only, never across I/O
+	machine *round.Machine
+	applied chan struct{} // closed and replaced at each applied batch
+
+	wake chan struct{}
+
+	// Work's own.
+	later        map[round.Effect]time.Time // duties not to be tried before
+	publishLater time.Time                  // the same for the key package
+	ticked       time.Time                  // when this leader last proposed a tick
+	witnessed    uint64                     // applied index at the last look for own words in the log
+}
+
+// New opens a member's stores. Attach gives it a log and peers before its first Work.
+func New(cfg Config) (*Member, error) {
+	dir := cfg.Home.Dir
+	m := &Member{cfg: cfg, ch: cfg.Charter, me: cfg.Index, machine: round.New(cfg.Charter),
+		applied: make(chan struct{}), wake: make(chan struct{}, 1), later: map[round.Effect]time.Time{}}
+	var err error
+	if m.shelf, err = intake.OpenShelf(filepath.Join(dir, "blobs")); err != nil {
+		return nil, err
+	}
+	if m.sums, err = blob.Open(filepath.Join(dir, "sums")); err != nil {
+		return nil, err
+	}
+	if m.results, err = blob.Open(filepath.Join(dir, "results")); err != nil {
+		return nil, err
+	}
+	if m.epochs, err = openEpochs(filepath.Join(dir, "epochs"), cfg.Logger); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Attach gives the member its log and its peers, once, before anything else runs.
+func (m *Member) Attach(log Log, peers Peers) {
+	m.log, m.peers = log, peers
+	m.ingress = intake.New(intake.Config{Me: m.me, Receipts: m.ch.AckReceipts(), StoredMin: m.ch.Believe(),
+		Shelf: m.shelf, State: m, Peers: peers, Keys: m, Log: log, Logger: m.cfg.Logger})
+}
+
+// Close ends the data plane and closes the epochs, after the services have stopped.
+func (m *Member) Close() error {
+	if m.ingress != nil {
+		m.ingress.Close()
+	}
+	return m.epochs.close()
+}
+
+// Apply is the log's callback: one committed entry. It returns []round.Outcome.
+func (m *Member) Apply(index uint64, command []byte) any {
+	m.mu.Lock()
+	outcomes := m.machine.ApplyBytes(index, command)
+	close(m.applied)
+	m.applied = make(chan struct{})
+	m.mu.Unlock()
+	for _, o := range outcomes {
+		if o.Code == round.UnknownCommand {
+			// Skipping it would let this member's state drift from the others'.
+			m.cfg.Logger.Error("the log holds a command of a later version: update this program", "index", index, "detail", o.Detail)
+		}
+	}
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+	return outcomes
+}
+
+// Snapshot is the log's callback: the whole replicated state.
+func (m *Member) Snapshot() ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.machine.Snapshot()
+}
+
+// Restore is the log's callback: another member's snapshot. Its certificates are verified again; an older one is refused.
+func (m *Member) Restore(data []byte) error {
+	next, err := round.Restore(m.ch, data)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if next.Applied() < m.machine.Applied() {
+		return fmt.Errorf("snapshot is of index %d, this member has applied %d", next.Applied(), m.machine.Applied())
+	}
+	m.machine = next
+	return nil
+}
+
+// Run carries out duties until the context ends.
+func (m *Member) Run(ctx context.Context) {
+	tick := time.NewTicker(workEvery)
+	defer tick.Stop()
+	for {
+		m.Work(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// Work carries out, once, whatever this member owes now. It reports whether anything was done.
+func (m *Member) Work(ctx context.Context) bool {
+	m.witness()
+	did := m.keepEpochs(ctx)
+	m.mu.Lock()
+	due := m.machine.Due(m.me)
+	m.mu.Unlock()
+	open := make(map[round.Effect]time.Time, len(due))
+	for _, e := range due {
+		now := m.cfg.Now()
+		if at, ok := m.later[e]; ok && now.Before(at) {
+			open[e] = at
+			continue
+		}
+		wait := retryDuty
+		if err := m.do(ctx, e); err != nil && ctx.Err() == nil {
+			if errors.As(err, new(*alarm)) {
+				wait = retryAlarm
+				m.cfg.Logger.Error("ALARM", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
+			} else {
+				m.cfg.Logger.Warn("a duty has to wait", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
+			}
+		} else {
+			did = true
+		}
+		open[e] = now.Add(wait)
+	}
+	m.later = open
+	if m.log.Leading() {
+		did = m.lead(ctx) || did
+	}
+	m.tidy()
+	return did
+}
+
+// alarm is an error that time does not mend: a person has to look.
+type alarm struct{ err error }
+
+func (a *alarm) Error() string { return a.err.Error() }
+func (a *alarm) Unwrap() error { return a.err }
+
+func alarmf(format string, args ...any) error { return &alarm{fmt.Errorf(format, args...)} }
+
+// do carries out one duty and proposes its outcome.
+func (m *Member) do(ctx context.Context, e round.Effect) error {
+	m.mu.Lock()
+	v, ok := m.machine.Round(e.Round)
+	m.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	var cmd *coordpb.Command
+	var err error
+	switch e.Duty {
+	case round.SignRound:
+		cmd, err = m.signRound(v)
+	case round.SignAck:
+		cmd, err = m.signAck(ctx, v, e.Close)
+	case round.SignVote:
+		cmd, err = m.signVote(v, e.Value)
+	case round.SignReveal:
+		cmd, err = m.signReveal(ctx, v)
+	case round.SignResult:
+		cmd, err = m.signResult(ctx, v)
+	case round.SignExpired:
+		cmd, err = m.signExpired(v)
+	default:
+		err = alarmf("duty %v is of a later version", e.Duty)
+	}
+	if err != nil || cmd == nil {
+		return err
+	}
+	return m.propose(ctx, cmd)
+}
+
+// propose hands a command to the log. A refusal is an error; "duplicate" is success.
+func (m *Member) propose(ctx context.Context, cmd *coordpb.Command) error {
+	ctx, cancel := context.WithTimeout(ctx, proposeWait)
+	defer cancel()
+	outcomes, err := m.log.Propose(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	for _, o := range outcomes {
+		if o.GetCode() != string(round.OK) && o.GetCode() != string(round.Duplicate) {
+			return &intake.Refusal{Code: o.GetCode(), Detail: o.GetDetail()}
+		}
+	}
+	return nil
+}
+
+// Outcomes puts what Apply returned into its envelope.
+func Outcomes(applied any) ([]*coordpb.Outcome, error) {
+	list, ok := applied.([]round.Outcome)
+	if !ok {
+		return nil, fmt.Errorf("the log answered %T", applied)
+	}
+	out := make([]*coordpb.Outcome, len(list))
+	for i, o := range list {
+		out[i] = &coordpb.Outcome{Code: string(o.Code), Detail: o.Detail, Index: o.Index}
+	}
+	return out, nil
+}
+
+// MarshalCommand is the log entry of a command, checked before it enters the log.
+func (m *Member) MarshalCommand(cmd *coordpb.Command) ([]byte, error) {
+	if err := round.Static(m.ch, cmd); err != nil {
+		return nil, &intake.Refusal{Code: string(round.Malformed), Detail: err.Error()}
+	}
+	return proto.Marshal(cmd)
+}
+
+// ---- intake.State ----
+
+// Terms implements intake.State.
+func (m *Member) Terms(id label.Hash) (intake.Terms, bool) {
+	m.mu.Lock()
+	v, ok := m.machine.Round(id)
+	m.mu.Unlock()
+	if !ok || v.Phase == round.Proposed || v.Phase.Terminal() {
+		return intake.Terms{}, false
+	}
+	return intake.Terms{Round: v.Config.Committee(m.ch), Open: v.Phase == round.Open}, true
+}
+
+// DeviceCert implements intake.State.
+func (m *Member) DeviceCert(device label.Hash) (*statement.DeviceCert, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, cert, ok := m.machine.Device(device)
+	return cert, ok
+}
+
+// Accepted implements intake.State.
+func (m *Member) Accepted(id, header label.Hash) (uint64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.machine.Candidate(id, header)
+	return c.Index, ok
+}
+
+// waitAccepted waits until the Accept of a contribution is applied here.
+func (m *Member) waitAccepted(ctx context.Context, id, header label.Hash) (uint64, error) {
+	for {
+		m.mu.Lock()
+		c, ok := m.machine.Candidate(id, header)
+		applied := m.applied
+		m.mu.Unlock()
+		if ok {
+			return c.Index, nil
+		}
+		select {
+		case <-applied:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,260 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/ruche-federation/ruche/coordinator/epoch"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// epochs are this member's epoch folders. Authority over a round lies in the one that the round lists, and dies with it.
+type epochs struct {
+	root string
+	mu   sync.Mutex // guards open
+	open map[uint64]*epoch.Epoch
+}
+
+// openEpochs loads what is there. A damaged epoch has lost its keys by now; the member goes on with a new one.
+func openEpochs(root string, logger *slog.Logger) (*epochs, error) {
+	list, alarms, err := epoch.Load(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range alarms {
+		logger.Error("ALARM: an epoch was damaged; its keys are destroyed and its open rounds are left to the others", "error", a)
+	}
+	s := &epochs{root: root, open: map[uint64]*epoch.Epoch{}}
+	for _, e := range list {
+		s.open[e.Number()] = e
+	}
+	return s, nil
+}
+
+func (s *epochs) get(number uint64) (*epoch.Epoch, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.open[number]
+	return e, ok
+}
+
+// newest is the epoch with the highest number, nil if there is none.
+func (s *epochs) newest() *epoch.Epoch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best *epoch.Epoch
+	for n, e := range s.open {
+		if best == nil || n > best.Number() {
+			best = e
+		}
+	}
+	return best
+}
+
+func (s *epochs) create(number uint64, rand io.Reader) (*epoch.Epoch, error) {
+	e, err := epoch.Create(s.root, number, rand)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[number] = e
+	return e, nil
+}
+
+func (s *epochs) list() []*epoch.Epoch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*epoch.Epoch
+	for _, e := range s.open {
+		out = append(out, e)
+	}
+	return out
+}
+
+func (s *epochs) destroy(e *epoch.Epoch) error {
+	if err := e.Destroy(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, e.Number())
+	return nil
+}
+
+func (s *epochs) close() error {
+	var first error
+	for _, e := range s.list() {
+		if err := e.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// listed is the epoch under which this member speaks in a round: the one that the round lists, with the very keys that
+// it lists.
+func (m *Member) listed(rc *statement.RoundConfig) (*epoch.Epoch, error) {
+	k, ok := rc.Package(m.me)
+	if !ok {
+		return nil, fmt.Errorf("round %d does not list this member", rc.Seq)
+	}
+	e, ok := m.epochs.get(k.Epoch)
+	if !ok {
+		return nil, alarmf("round %d lists epoch %d of this member, whose keys are gone", rc.Seq, k.Epoch)
+	}
+	if string(e.VotePublic()) != string(k.VoteKey) || string(e.SealPublic()) != string(k.SealKey) {
+		return nil, alarmf("round %d lists other keys for epoch %d than this member drew", rc.Seq, k.Epoch)
+	}
+	if now := m.cfg.Now().UnixMilli(); now > k.NotAfterMs {
+		return nil, alarmf("epoch %d, which round %d lists, has ended", k.Epoch, rc.Seq)
+	}
+	return e, nil
+}
+
+// keepEpochs draws and publishes an epoch when the member has none in the first half of its life, and erases epochs
+// whose rounds have all ended (SA 2.1, 2.6).
+func (m *Member) keepEpochs(ctx context.Context) bool {
+	now := m.cfg.Now().UnixMilli()
+	m.mu.Lock()
+	_, known, ok := m.machine.KeyPackage(m.me)
+	applied := m.machine.Applied()
+	m.mu.Unlock()
+	if applied == 0 && m.log.Status().Committed > 0 {
+		return false // the log is still being replayed: what it holds of ours is not known yet
+	}
+	m.eraseEpochs(now)
+	if ok {
+		if e, held := m.epochs.get(known.Epoch); held && string(e.VotePublic()) == string(known.VoteKey) && now <= known.HalfMs()-m.ch.Timing.Tick.Milliseconds() {
+			return false
+		}
+	}
+	if m.cfg.Now().Before(m.publishLater) {
+		return false
+	}
+	if err := m.publishEpoch(ctx, now, known, ok); err != nil {
+		m.cfg.Logger.Warn("the epoch keys are not in the log yet", "error", err)
+		m.publishLater = m.cfg.Now().Add(retryDuty)
+		return false
+	}
+	return true
+}
+
+// publishEpoch makes sure there is an epoch above everything known, and puts its KeyPackage into the log.
+func (m *Member) publishEpoch(ctx context.Context, now int64, known *statement.KeyPackage, have bool) error {
+	next := uint64(1)
+	if have {
+		next = known.Epoch + 1
+	}
+	e := m.epochs.newest()
+	if e == nil || e.Number() < next {
+		var err error
+		if e, err = m.epochs.create(next, m.cfg.Rand); err != nil {
+			return err
+		}
+	}
+	k := &statement.KeyPackage{Charter: m.ch.Hash(), Member: m.me, Epoch: e.Number(), SealKey: e.SealPublic(), VoteKey: e.VotePublic(),
+		NotBeforeMs: now, NotAfterMs: now + m.ch.Timing.EpochLife.Milliseconds()}
+	s := statement.SignMember(m.cfg.Home.Identity, label.StmtKeyPackage, k.Bytes())
+	if err := m.propose(ctx, round.KeyPackageCommand(s)); err != nil {
+		return err
+	}
+	m.cfg.Logger.Info("epoch keys are published", "epoch", e.Number())
+	return nil
+}
+
+// eraseEpochs destroys every epoch but the newest once each round that lists it is published or certified dead, and any
+// epoch at the end of its life.
+func (m *Member) eraseEpochs(now int64) {
+	all := m.epochs.list()
+	if len(all) == 0 {
+		return
+	}
+	newest := m.epochs.newest()
+	m.mu.Lock()
+	needed := map[uint64]bool{}
+	ended := map[uint64]bool{}
+	if _, k, ok := m.machine.KeyPackage(m.me); ok {
+		needed[k.Epoch] = now <= k.NotAfterMs
+		ended[k.Epoch] = now > k.NotAfterMs
+	}
+	for _, v := range m.machine.Rounds() {
+		k, ok := v.Config.Package(m.me)
+		if !ok {
+			continue
+		}
+		if now > k.NotAfterMs {
+			ended[k.Epoch] = true
+		}
+		if v.Phase != round.Published && !(v.Phase == round.Dead && v.Death == round.Certified) {
+			needed[k.Epoch] = true
+		}
+	}
+	m.mu.Unlock()
+	for _, e := range all {
+		if n := e.Number(); ended[n] || e != newest && !needed[n] {
+			if err := m.epochs.destroy(e); err != nil {
+				m.cfg.Logger.Error("erasing an epoch failed; it is tried again", "epoch", n, "error", err)
+			} else {
+				m.cfg.Logger.Info("epoch is erased", "epoch", n)
+			}
+		}
+	}
+}
+
+// witness compares this member's own votes, reveals and expiries in the log with its vote files. One that the log holds
+// and the file lacks means that the file was cut or the key is elsewhere: the epoch destroys its keys (SA 2.5).
+func (m *Member) witness() {
+	m.mu.Lock()
+	index := m.machine.Applied()
+	var views []round.View
+	if index != m.witnessed {
+		views = m.machine.Rounds()
+	}
+	m.mu.Unlock()
+	m.witnessed = index
+	for _, v := range views {
+		k, ok := v.Config.Package(m.me)
+		if !ok {
+			continue
+		}
+		e, ok := m.epochs.get(k.Epoch)
+		if !ok || string(e.VotePublic()) != string(k.VoteKey) {
+			continue
+		}
+		check := func(kind epoch.Kind, list []statement.MemberStatement, value func(body []byte) (label.Hash, error)) {
+			for _, s := range list {
+				if s.Member != m.me {
+					continue
+				}
+				h, err := value(s.Statement.Body)
+				if err == nil {
+					err = e.Witness(kind, v.ID, h)
+				}
+				if err != nil {
+					m.cfg.Logger.Error("ALARM: the log holds a word of ours that the vote file lacks", "round", v.ID.String(), "error", err)
+				}
+			}
+		}
+		check(epoch.KindVote, v.Votes, func(b []byte) (label.Hash, error) {
+			s, err := statement.ParseVote(b)
+			if err != nil {
+				return label.Hash{}, err
+			}
+			return s.Value, nil
+		})
+		check(epoch.KindReveal, v.Reveals, func(b []byte) (label.Hash, error) {
+			s, err := statement.ParseReveal(b)
+			if err != nil {
+				return label.Hash{}, err
+			}
+			return s.Set, nil
+		})
+		check(epoch.KindExpired, v.Expired, func(b []byte) (label.Hash, error) { return label.Hash{}, nil })
+	}
+}

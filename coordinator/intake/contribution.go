@@ -1,0 +1,133 @@
+package intake
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ruche-federation/ruche/aggregation/committee"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// Terms are what an upload to one round is checked against.
+type Terms struct {
+	Round committee.Round
+	Open  bool // the log still takes Accepts
+}
+
+// State is the replicated state as this member has applied it. Its methods are safe for concurrent use.
+type State interface {
+	// Terms of a certified round; false if the log knows none of that id.
+	Terms(round label.Hash) (Terms, bool)
+	// DeviceCert of an enrolled device; false if the log knows none.
+	DeviceCert(device label.Hash) (*statement.DeviceCert, bool)
+	// Accepted gives the log index of the contribution's Accept.
+	Accepted(round, header label.Hash) (uint64, bool)
+}
+
+// Contribution is the checked head of a contribution: everything but y.
+type Contribution struct {
+	Header    *statement.Header
+	Hash      label.Hash // H(header), its name
+	Signature []byte     // the device's, over H(RC) and H(header)
+	Boxes     [][]byte   // one per listed member, in member order
+	Authority int
+	head      []byte // as it lies on the shelf
+}
+
+// YBytes is the length of y.
+func (c *Contribution) YBytes() int64 { return int64(c.Header.Len) * committee.LaneBytes }
+
+// Size is what an Accept says: bytes of y and boxes.
+func (c *Contribution) Size() uint64 {
+	n := uint64(c.YBytes())
+	for _, b := range c.Boxes {
+		n += uint64(len(b))
+	}
+	return n
+}
+
+// Open gives the head as it travels.
+func (c *Contribution) Open(offset uint64) *coordpb.UploadOpen {
+	return &coordpb.UploadOpen{
+		RoundId: c.Header.Round[:],
+		Header:  &coordpb.Signed{Body: c.Header.Bytes(), Signature: c.Signature},
+		Boxes:   c.Boxes,
+		Offset:  offset,
+	}
+}
+
+// Check parses a head and checks everything that a member can check without its keys and without y: the round, the
+// device's certificate and signature, sizes and hashes.
+func Check(s State, open *coordpb.UploadOpen) (*Contribution, Terms, error) {
+	var terms Terms
+	head, err := proto.MarshalOptions{Deterministic: true}.Marshal(&coordpb.UploadOpen{RoundId: open.GetRoundId(), Header: open.GetHeader(), Boxes: open.GetBoxes()})
+	if err != nil {
+		return nil, terms, refuse(CodeBadHeader, "%v", err)
+	}
+	if len(head) > headBytesMax {
+		return nil, terms, refuse(CodeBadHeader, "head has %d bytes, limit %d", len(head), headBytesMax)
+	}
+	h, err := statement.ParseHeader(open.GetHeader().GetBody())
+	if err != nil {
+		return nil, terms, refuse(CodeBadHeader, "%v", err)
+	}
+	if string(open.GetRoundId()) != string(h.Round[:]) {
+		return nil, terms, refuse(CodeBadHeader, "the upload and its header name different rounds")
+	}
+	terms, ok := s.Terms(h.Round)
+	if !ok {
+		return nil, terms, refuse(CodeUnknownRound, "round %s is not certified here", h.Round)
+	}
+	r := terms.Round
+	switch {
+	case int(h.Len) != r.Len:
+		return nil, terms, refuse(CodeWrongLength, "y has %d lanes, round %s wants %d", h.Len, h.Round, r.Len)
+	case len(h.Commitments) != committee.Count(r.N, r.F):
+		return nil, terms, refuse(CodeBadHeader, "%d commitments, (n,f) = (%d,%d) wants %d", len(h.Commitments), r.N, r.F, committee.Count(r.N, r.F))
+	case len(open.GetBoxes()) != len(r.Listed):
+		return nil, terms, refuse(CodeBadBoxes, "%d boxes, the round lists %d members", len(open.GetBoxes()), len(r.Listed))
+	}
+	for i, b := range open.GetBoxes() {
+		if len(b) != committee.BoxSize(r.N, r.F) {
+			return nil, terms, refuse(CodeBadBoxes, "box %d has %d bytes, want %d", i, len(b), committee.BoxSize(r.N, r.F))
+		}
+	}
+	if statement.HashBoxes(open.GetBoxes()) != h.Boxes {
+		return nil, terms, refuse(CodeBadBoxes, "the boxes are not those of the signed header")
+	}
+	cert, ok := s.DeviceCert(h.Device)
+	if !ok {
+		return nil, terms, refuse(CodeUnknownDevice, "no certificate of this device in the log; enrol it again")
+	}
+	if cert.Hash() != h.Cert {
+		return nil, terms, refuse(CodeUnknownDevice, "the header names another device certificate than the log holds")
+	}
+	c := &Contribution{Header: h, Hash: statement.HashHeader(open.GetHeader().GetBody()), Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), Authority: cert.Authority, head: head}
+	if err := statement.VerifyContribution(cert.Public, h.Round, c.Hash, c.Signature); err != nil {
+		return nil, terms, refuse(CodeBadSignature, "%v", err)
+	}
+	return c, terms, nil
+}
+
+// parseHead reads a head from the shelf. It was checked when it was written; its name is its hash.
+func parseHead(name label.Hash, head []byte) (*Contribution, error) {
+	var open coordpb.UploadOpen
+	if err := proto.Unmarshal(head, &open); err != nil {
+		return nil, fmt.Errorf("head %s: %w", name, err)
+	}
+	body := open.GetHeader().GetBody()
+	if got := statement.HashHeader(body); got != name {
+		return nil, fmt.Errorf("head %s holds the header %s", name, got)
+	}
+	h, err := statement.ParseHeader(body)
+	if err != nil {
+		return nil, fmt.Errorf("head %s: %w", name, err)
+	}
+	if statement.HashBoxes(open.GetBoxes()) != h.Boxes {
+		return nil, fmt.Errorf("head %s: the boxes differ from the header's hash", name)
+	}
+	return &Contribution{Header: h, Hash: name, Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), head: head}, nil
+}

@@ -1,0 +1,32 @@
+package intake
+
+import "fmt"
+
+// Codes of a Refusal: stable words, counted in rounds and shown to devices and operators.
+const (
+	CodeUnknownRound  = "unknown_round"
+	CodeRoundClosed   = "round_closed"
+	CodeBadHeader     = "bad_header"
+	CodeUnknownDevice = "unknown_device"
+	CodeBadSignature  = "bad_signature"
+	CodeWrongLength   = "wrong_length"
+	CodeBadBoxes      = "bad_boxes"
+	CodeInvalidBox    = "invalid_box"
+	CodeCorrupt       = "corrupt"
+	CodeFull          = "disk_full"
+	CodeBusy          = "busy"
+	CodeNotListed     = "not_listed"
+	CodeUnavailable   = "too_few_members"
+)
+
+// Refusal says why a contribution is not taken. It names no device.
+type Refusal struct {
+	Code   string
+	Detail string
+}
+
+func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
+
+func refuse(code, format string, args ...any) *Refusal {
+	return &Refusal{Code: code, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,50 @@
+package coordinator
+
+import (
+	"context"
+
+	"github.com/ruche-federation/ruche/coordinator/round"
+)
+
+// lead is the leader's part: the tick that carries time into the log, the next RoundConfig of each task, the next Close
+// of each round. Each is a pure function of the state, the clock and who is alive; a new leader simply goes on.
+func (m *Member) lead(ctx context.Context) bool {
+	now := m.cfg.Now()
+	did := false
+	if now.Sub(m.ticked) >= m.ch.Timing.Tick.D() {
+		m.ticked = now
+		if err := m.propose(ctx, round.TickCommand(now.UnixMilli())); err != nil {
+			m.cfg.Logger.Debug("the tick was not applied", "error", err)
+		}
+		did = true
+	}
+	alive := m.peers.Alive()
+	for i := range m.ch.Tasks {
+		task := m.ch.Tasks[i].ID
+		m.mu.Lock()
+		rc, reason := m.machine.NextConfig(task, now, alive)
+		newest, have := m.machine.Newest(task)
+		m.mu.Unlock()
+		if rc != nil {
+			if err := m.propose(ctx, round.ProposeCommand(rc)); err != nil {
+				m.cfg.Logger.Warn("the proposal of a round was not applied", "task", task, "error", err)
+			}
+			did = true
+			continue
+		}
+		if !have {
+			m.cfg.Logger.Debug("no round can be proposed", "task", task, "reason", reason)
+			continue
+		}
+		m.mu.Lock()
+		c, due := m.machine.NextClose(newest.ID, now, alive)
+		m.mu.Unlock()
+		if due {
+			if err := m.propose(ctx, round.CloseCommand(c)); err != nil {
+				m.cfg.Logger.Warn("a close was not applied", "task", task, "error", err)
+			}
+			did = true
+		}
+	}
+	return did
+}

@@ -1,0 +1,201 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ruche-federation/ruche/aggregation/committee"
+	"github.com/ruche-federation/ruche/aggregation/commons"
+	"github.com/ruche-federation/ruche/aggregation/encode"
+	"github.com/ruche-federation/ruche/aggregation/layout"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// modelsGroup holds every published state.
+const modelsGroup = "models"
+
+// signResult opens the sum from vectors that f+1 members signed the same hash of, derives the next state, and signs both
+// (SA 2.3, Unmask). Every member computes it for itself; nothing is taken on another's word but vectors named by hash.
+func (m *Member) signResult(ctx context.Context, v round.View) (*coordpb.Command, error) {
+	m.mu.Lock()
+	sums, ok := m.machine.Sums(v.ID)
+	set := m.machine.Set(v.ID)
+	m.mu.Unlock()
+	if !ok {
+		return nil, nil
+	}
+	task, ok := m.ch.Task(v.Config.Task)
+	if !ok {
+		return nil, alarmf("the charter has no task %q", v.Config.Task)
+	}
+	lanes := int(v.Config.Len)
+	sumY, err := m.vector(ctx, v, label.TagSum, sums.SumY, lanes)
+	if err != nil {
+		return nil, fmt.Errorf("sum of uploads: %w", err)
+	}
+	masks := committee.TSums{}
+	for _, t := range sums.TSums {
+		if masks[t.Subset], err = m.vector(ctx, v, label.TagTSum, t.Hash, lanes); err != nil {
+			return nil, fmt.Errorf("masks of subset %v: %w", t.Subset, err)
+		}
+	}
+	x, err := committee.Unmask(v.Config.Committee(m.ch), sumY, masks)
+	if err != nil {
+		return nil, err
+	}
+	params := v.Config.Params(task)
+	opened, err := params.Decode(x, len(set))
+	if errors.Is(err, encode.ErrBounds) {
+		return nil, alarmf("the opened sum is out of bounds, the round publishes nothing: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	start, err := m.state(ctx, v.Config.Start.Model, task.Init())
+	if err != nil {
+		return nil, fmt.Errorf("start of round %d: %w", v.Config.Seq, err)
+	}
+	values, err := commons.Average(start.Values, opened, len(set), params)
+	if err != nil {
+		return nil, err
+	}
+	next := layout.Model{TaskID: task.ID, LayoutHash: v.Config.Layout, Seq: v.Config.Seq, Values: values}
+	if err := next.Validate(); err != nil {
+		return nil, alarmf("the next state: %w", err)
+	}
+	if err := m.keepModel(next); err != nil {
+		return nil, err
+	}
+	result := &statement.Result{Round: v.ID, Set: v.Decision, X: committee.HashVector(label.TagUnmasked, x), Model: next.Hash()}
+	m.cfg.Logger.Info("opened the sum", "task", task.ID, "seq", v.Config.Seq, "contributions", len(set), "model", result.Model.String(), "metrics", metrics(task.Layout.Tail, opened))
+	return round.ResultCommand(v.ID, m.me, statement.SignMember(m.cfg.Home.Identity, label.StmtResult, result.Bytes())), nil
+}
+
+// metrics are the means of the tail, as far as their sums are possible ones.
+func metrics(tail []layout.Metric, s encode.Sum) map[string]float64 {
+	out := map[string]float64{}
+	for i, t := range tail {
+		if i < len(s.TailMean) && !s.TailBad[i] {
+			out[t.Name] = s.TailMean[i]
+		}
+	}
+	return out
+}
+
+// vector reads a sum from disk, or fetches it by its hash from a member that signed it.
+func (m *Member) vector(ctx context.Context, v round.View, tag string, hash label.Hash, lanes int) ([]uint32, error) {
+	b, err := m.sums.Read(v.ID.String(), hash, tag)
+	if err == nil {
+		return committee.ParseVector(b, lanes)
+	}
+	m.mu.Lock()
+	holders := m.machine.Revealed(v.ID, hash)
+	m.mu.Unlock()
+	last := errors.New("no member that signed it can be reached")
+	for _, member := range holders.Members() {
+		if member == m.me || !m.peers.Alive().Has(member) {
+			continue
+		}
+		if b, last = m.fetchSum(ctx, member, v.ID, hash, lanes*committee.LaneBytes); last != nil {
+			continue
+		}
+		if label.Sum(tag, b) != hash {
+			m.cfg.Logger.Error("ALARM: a member sent other bytes than it signed", "member", member, "round", v.ID.String())
+			last = fmt.Errorf("member %d sent other bytes than it signed", member)
+			continue
+		}
+		return committee.ParseVector(b, lanes)
+	}
+	return nil, last
+}
+
+func (m *Member) fetchSum(ctx context.Context, member int, id, hash label.Hash, limit int) ([]byte, error) {
+	peer, err := m.peers.Mesh(member)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	stream, err := peer.FetchSum(ctx, &coordpb.FetchSumRequest{RoundId: id[:], Hash: hash[:]})
+	if err != nil {
+		return nil, err
+	}
+	return coordpb.ReceiveChunks(limit, stream.Recv)
+}
+
+// state is a published state by its hash, from disk or from any member that has it; the public init needs neither.
+func (m *Member) state(ctx context.Context, hash label.Hash, init layout.Model) (layout.Model, error) {
+	if hash == init.Hash() {
+		return init, nil
+	}
+	b, err := m.results.Read(modelsGroup, hash, label.TagModel)
+	if err == nil {
+		return layout.ParseModel(b, len(init.Values))
+	}
+	last := err
+	for member := range m.ch.N {
+		if member == m.me || !m.peers.Alive().Has(member) {
+			continue
+		}
+		b, err := m.fetchModel(ctx, member, hash, layout.CanonicalSizeMax(len(init.Values)))
+		if err != nil {
+			last = err
+			continue
+		}
+		model, err := layout.ParseModel(b, len(init.Values))
+		if err != nil || model.Hash() != hash {
+			last = fmt.Errorf("member %d sent other bytes than state %s", member, hash)
+			continue
+		}
+		return model, m.keepModel(model)
+	}
+	return layout.Model{}, last
+}
+
+func (m *Member) fetchModel(ctx context.Context, member int, hash label.Hash, limit int) ([]byte, error) {
+	peer, err := m.peers.Mesh(member)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	stream, err := peer.FetchAdapter(ctx, &coordpb.GetAdapterRequest{ModelHash: hash[:]})
+	if err != nil {
+		return nil, err
+	}
+	return coordpb.ReceiveChunks(limit, stream.Recv)
+}
+
+// keepModel writes a state under its hash, durably, before its hash is signed.
+func (m *Member) keepModel(model layout.Model) error {
+	b := model.Canonical()
+	h := model.Hash()
+	if m.results.Has(modelsGroup, h) {
+		return nil
+	}
+	return m.results.Put(modelsGroup, h, label.TagModel, b)
+}
+
+// tidy removes what no one needs any more: contributions and sums of rounds that have ended. Published states stay.
+func (m *Member) tidy() {
+	ids, err := m.shelf.Rounds()
+	if err != nil {
+		m.cfg.Logger.Error("listing contributions failed", "error", err)
+		return
+	}
+	for _, id := range ids {
+		m.mu.Lock()
+		v, known := m.machine.Round(id)
+		m.mu.Unlock()
+		if !known || !v.Phase.Terminal() {
+			continue // an unknown round may be one that this member has yet to apply
+		}
+		if err := errors.Join(m.shelf.RemoveRound(id), m.sums.RemoveGroup(id.String())); err != nil {
+			m.cfg.Logger.Error("removing an ended round failed; it is tried again", "round", id.String(), "error", err)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ruche-federation/ruche/aggregation/committee"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/epoch"
+	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// signReveal folds y and this member's masks over the certified set and signs their hashes (SA 2.3, Reveal). The order
+// is the protocol's: all boxes of S open, then the record in the vote file, then the sums on disk, then the signature.
+func (m *Member) signReveal(ctx context.Context, v round.View) (*coordpb.Command, error) {
+	e, err := m.listed(v.Config)
+	if err != nil {
+		return nil, err
+	}
+	if v.Foreign {
+		return nil, alarmf("round %s has a certificate for another value than this log decided", v.ID)
+	}
+	if err := statement.VerifySetCert(m.ch, v.Config, v.Decision, v.Votes); err != nil {
+		return nil, alarmf("not revealing: %w", err)
+	}
+	m.mu.Lock()
+	set := m.machine.Set(v.ID)
+	m.mu.Unlock()
+	if got := statement.HashSet(v.ID, contributors(set)); got != v.Decision {
+		return nil, alarmf("not revealing: this log's set is %s, the certificate is for %s", got, v.Decision)
+	}
+	if e.Expired(v.ID) {
+		return nil, alarmf("not revealing round %s: it expired here", v.ID)
+	}
+	sumY, sums, err := m.fold(ctx, e, v, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.RecordReveal(v.ID, v.Decision); err != nil {
+		if errors.As(err, new(*epoch.ConflictError)) {
+			err = &alarm{err}
+		}
+		return nil, err
+	}
+	reveal := &statement.Reveal{Round: v.ID, Set: v.Decision}
+	if reveal.SumY, err = m.keepVector(v.ID, label.TagSum, sumY); err != nil {
+		return nil, err
+	}
+	for _, t := range committee.SubsetsOf(m.ch.N, m.ch.F, m.me) {
+		h, err := m.keepVector(v.ID, label.TagTSum, sums[t])
+		if err != nil {
+			return nil, err
+		}
+		reveal.TSums = append(reveal.TSums, statement.TSum{Subset: t, Hash: h})
+	}
+	body := reveal.Bytes()
+	sig, err := e.Reveal(v.ID, v.Decision, body)
+	if err != nil {
+		return nil, err
+	}
+	m.cfg.Logger.Info("revealing sums", "task", v.Config.Task, "seq", v.Config.Seq, "contributions", len(set))
+	return round.RevealCommand(v.ID, m.me, statement.Signed{Body: body, Signature: sig}), nil
+}
+
+func contributors(set []round.Candidate) []statement.Contributor {
+	out := make([]statement.Contributor, len(set))
+	for i, k := range set {
+		out[i] = statement.Contributor{Device: k.Device, Header: k.Header}
+	}
+	return out
+}
+
+// fold sums y and this member's masks over the set. Every y is hashed on the way: bit rot is found here, the copy
+// dropped and pulled again.
+func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, set []round.Candidate) ([]uint32, committee.TSums, error) {
+	terms := intake.Terms{Round: v.Config.Committee(m.ch)}
+	sumY := make([]uint32, v.Config.Len)
+	sums := committee.TSums{}
+	for _, k := range set {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		c, err := m.obtain(ctx, v, k)
+		if err != nil {
+			return nil, nil, err
+		}
+		shares, err := m.openBox(e, c, terms)
+		if err != nil {
+			return nil, nil, alarmf("a box of the certified set does not open: %w", err)
+		}
+		err = shares.AddTo(sums)
+		shares.Erase()
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := m.addY(sumY, c); err != nil {
+			if drop := m.shelf.Drop(c); drop != nil {
+				return nil, nil, errors.Join(err, drop)
+			}
+			return nil, nil, fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, err)
+		}
+	}
+	return sumY, sums, nil
+}
+
+// addY adds one contribution's y to the sum, piece by piece, and compares its hash. After an error the sum is useless.
+func (m *Member) addY(sum []uint32, c *intake.Contribution) error {
+	r, err := m.shelf.Y(c)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	digest := label.New(label.TagContribution)
+	buf := make([]byte, min(foldBytes, len(sum)*committee.LaneBytes))
+	for at := 0; at < len(sum); {
+		piece := buf[:min(len(buf), (len(sum)-at)*committee.LaneBytes)]
+		if _, err := io.ReadFull(r, piece); err != nil {
+			return err
+		}
+		digest.Write(piece)
+		lanes := len(piece) / committee.LaneBytes
+		if err := committee.AddBytes(sum[at:at+lanes], piece); err != nil {
+			return err
+		}
+		at += lanes
+	}
+	if label.Hash(digest.Sum(nil)) != c.Header.Y {
+		return errors.New("y does not match its hash")
+	}
+	return nil
+}
+
+// keepVector writes a sum under its hash. It is on disk when keepVector returns.
+func (m *Member) keepVector(id label.Hash, tag string, v []uint32) (label.Hash, error) {
+	b := committee.VectorBytes(v)
+	h := label.Sum(tag, b)
+	if m.sums.Has(id.String(), h) {
+		return h, nil
+	}
+	return h, m.sums.Put(id.String(), h, tag, b)
+}
