@@ -336,3 +336,25 @@ func (m *Member) waitAccepted(ctx context.Context, id, header label.Hash) (uint6
 		}
 	}
 }
+
+// waitRound waits, within ctx and roundWait, until a round is known here.
+func (m *Member) waitRound(ctx context.Context, id label.Hash) {
+	ctx, cancel := context.WithTimeout(ctx, roundWait)
+	defer cancel()
+	for {
+		m.mu.Lock()
+		v, ok := m.machine.Round(id)
+		applied := m.applied
+		m.mu.Unlock()
+		if ok && v.Phase != round.Proposed {
+			return
+		}
+		select {
+		case <-applied:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func parseCommand(b []byte) (*coordpb.Command, error) { return round.ParseCommand(b) }

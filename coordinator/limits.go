@@ -13,5 +13,6 @@ const (
 	tokenBytes    = 20                     // 160 bits of an enrolment token
 	deviceQuota   = 1 << 16                // contributions under one certificate
 	deviceCertFor = 365 * 24 * time.Hour
-	checkInRounds = 16 // earlier rounds that one check-in may ask for
+	checkInRounds = 16              // earlier rounds that one check-in may ask for
+	roundWait     = 5 * time.Second // for a round that a peer has applied and this member has not
 )

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/epoch"
@@ -143,4 +146,43 @@ func (m *Member) keepVector(id label.Hash, tag string, v []uint32) (label.Hash, 
 		return h, nil
 	}
 	return h, m.sums.Put(id.String(), h, tag, b)
+}
+
+// mayServe decides whether a vector may leave this member: only one that its own signed Reveal in the log names, under a
+// reveal record, and never after an expired record or a certified death (SA 2.3, Reveal; 2.4).
+func (m *Member) mayServe(id, hash label.Hash) (tag string, err error) {
+	m.mu.Lock()
+	v, ok := m.machine.Round(id)
+	m.mu.Unlock()
+	if !ok {
+		return "", status.Error(codes.NotFound, "no such round is kept here")
+	}
+	if v.Phase == round.Dead {
+		return "", status.Error(codes.FailedPrecondition, "the round is dead: nothing of it leaves this member any more")
+	}
+	e, err := m.listed(v.Config)
+	if err != nil {
+		return "", status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if _, revealed := e.Revealed(id); !revealed || e.Expired(id) {
+		return "", status.Error(codes.FailedPrecondition, "this member has not revealed the round")
+	}
+	for _, s := range v.Reveals {
+		if s.Member != m.me {
+			continue
+		}
+		r, err := statement.ParseReveal(s.Statement.Body)
+		if err != nil {
+			break
+		}
+		if r.SumY == hash {
+			return label.TagSum, nil
+		}
+		for _, t := range r.TSums {
+			if t.Hash == hash {
+				return label.TagTSum, nil
+			}
+		}
+	}
+	return "", status.Error(codes.NotFound, "this member's reveal names no such vector")
 }

@@ -1,0 +1,127 @@
+package coordinator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// MeshServer is what members offer each other. The mesh authenticates members; what they send is checked all the same.
+type MeshServer struct {
+	coordpb.UnimplementedMeshServer
+	m *Member
+}
+
+// MeshServer returns the service of the mesh port.
+func (m *Member) MeshServer() *MeshServer { return &MeshServer{m: m} }
+
+// LocalProposer proposes at this member alone; it fails where this member is not the leader.
+type LocalProposer interface {
+	ProposeLocal(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error)
+}
+
+// Propose takes another member's command, at the leader only: a command is forwarded once, never around.
+func (s *MeshServer) Propose(ctx context.Context, r *coordpb.ProposeRequest) (*coordpb.ProposeResponse, error) {
+	local, ok := s.m.log.(LocalProposer)
+	if !ok {
+		return nil, status.Error(codes.Unimplemented, "this log takes no forwarded commands")
+	}
+	cmd, err := parseCommand(r.GetCommand())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	outcomes, err := local.ProposeLocal(ctx, cmd)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &coordpb.ProposeResponse{Outcomes: outcomes}, nil
+}
+
+// Store takes a copy of a contribution and answers when it is on disk.
+func (s *MeshServer) Store(stream grpc.ClientStreamingServer[coordpb.UploadRequest, coordpb.StoreResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if first.GetOpen() == nil {
+		return status.Error(codes.InvalidArgument, "a copy begins with its head")
+	}
+	// A peer may know a round, or a device, before it is applied here: wait for our own log to get there.
+	if id, err := label.HashFromBytes(first.GetOpen().GetRoundId()); err == nil {
+		s.m.waitRound(stream.Context(), id)
+	}
+	err = s.m.ingress.Store(stream.Context(), first.GetOpen(), chunksOf(stream))
+	var r *intake.Refusal
+	switch {
+	case err == nil:
+		return stream.SendAndClose(&coordpb.StoreResponse{Outcome: "stored"})
+	case errors.As(err, &r):
+		return stream.SendAndClose(&coordpb.StoreResponse{Outcome: r.Detail, Code: r.Code})
+	}
+	return statusOf(err)
+}
+
+// Receipt gives this member's receipt of a contribution once its Accept is applied.
+func (s *MeshServer) Receipt(ctx context.Context, r *coordpb.GetReceiptsRequest) (*coordpb.MemberStatement, error) {
+	id, header, err := ids(r.GetRoundId(), r.GetHeaderHash())
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.m.Receipt(ctx, id, header)
+	return out, statusOf(err)
+}
+
+// FetchContribution streams a held contribution.
+func (s *MeshServer) FetchContribution(r *coordpb.GetReceiptsRequest, stream grpc.ServerStreamingServer[coordpb.UploadRequest]) error {
+	id, header, err := ids(r.GetRoundId(), r.GetHeaderHash())
+	if err != nil {
+		return err
+	}
+	c, err := s.m.shelf.Load(id, header)
+	if err != nil {
+		return status.Error(codes.NotFound, "no such contribution is here")
+	}
+	if err := stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: c.Open(0)}}); err != nil {
+		return err
+	}
+	return s.m.shelf.Send(c, 0, func(ch *coordpb.Chunk) error {
+		return stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: ch}})
+	})
+}
+
+// FetchSum streams a vector that this member revealed, until the round has expired here or is certified dead.
+func (s *MeshServer) FetchSum(r *coordpb.FetchSumRequest, stream grpc.ServerStreamingServer[coordpb.Chunk]) error {
+	id, hash, err := ids(r.GetRoundId(), r.GetHash())
+	if err != nil {
+		return err
+	}
+	tag, err := s.m.mayServe(id, hash)
+	if err != nil {
+		return err
+	}
+	b, err := s.m.sums.Read(id.String(), hash, tag)
+	if err != nil {
+		return status.Error(codes.NotFound, "the vector is not here")
+	}
+	return coordpb.SendChunks(bytes.NewReader(b), 0, stream.Send)
+}
+
+// FetchAdapter streams a published state.
+func (s *MeshServer) FetchAdapter(r *coordpb.GetAdapterRequest, stream grpc.ServerStreamingServer[coordpb.Chunk]) error {
+	return s.m.sendModel(r, stream.Send)
+}
+
+// Status is this member's own line.
+func (s *MeshServer) Status(context.Context, *coordpb.ListMembersRequest) (*coordpb.MemberStatus, error) {
+	return s.m.status(), nil
+}
+
+var _ coordpb.MeshServer = (*MeshServer)(nil)
