@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -123,9 +122,6 @@ func (v *vocabulary) ggufSentencePiece(f *gguf.File) error {
 
 // checkScores refuses scores that have no order.
 func checkScores(scores []float32) error {
-	if scores == nil { // an empty array: it must not look like a vocabulary of ranks
-		return errors.New("vocabulary has no scores")
-	}
 	for id, s := range scores {
 		if math.IsNaN(float64(s)) {
 			return fmt.Errorf("token %d has the score NaN", id)

@@ -34,7 +34,8 @@ type Tokenizer struct {
 
 	space       string // SentencePiece: how a space is spelled
 	prefix      prefix
-	splitSpaces bool // SentencePiece: words begin at spaces, merges do not cross them
+	splitSpaces bool // SentencePiece: every space begins a word, merges do not cross it
+	splitRuns   bool // SentencePiece: no piece crosses from a word to a space, so each run of spaces begins a word
 	strip       bool // decoding drops one space at the start of a text
 }
 
@@ -150,18 +151,29 @@ func (t *Tokenizer) encode(m *merger, out []int32, text string, first bool) []in
 			text = t.space + text
 		}
 	}
-	if !t.splitSpaces {
-		return m.word(text, out)
-	}
 	for text != "" {
-		end := len(text)
-		if i := strings.Index(text[1:], t.space); i >= 0 {
-			end = i + 1
-		}
+		end := t.endWord(text)
 		out = m.word(text[:end], out)
 		text = text[end:]
 	}
 	return out
+}
+
+// endWord returns the length of the first word of a SentencePiece text: what can be merged apart from the rest.
+func (t *Tokenizer) endWord(text string) int {
+	from := 1
+	switch {
+	case t.splitSpaces:
+	case t.splitRuns:
+		for from = 0; strings.HasPrefix(text[from:], t.space); from += len(t.space) {
+		}
+	default:
+		return len(text)
+	}
+	if i := strings.Index(text[from:], t.space); i >= 0 {
+		return from + i
+	}
+	return len(text)
 }
 
 // Decode returns the text of ids. Control tokens add nothing; bytes that are no UTF-8 become U+FFFD one by one. A
@@ -258,6 +270,7 @@ func (v vocabulary) finish() (*Tokenizer, error) {
 	}
 	if t.scheme == sentencePiece {
 		t.byteFallback = t.byteFallback && !slices.Contains(t.bytes[:], -1)
+		t.splitRuns = !t.crosses()
 	} else {
 		for b := range t.bytes {
 			if id, ok := t.ids[string([]byte{byte(b)})]; ok {
@@ -286,6 +299,23 @@ func (v vocabulary) finish() (*Tokenizer, error) {
 		}
 	}
 	return t, nil
+}
+
+// crosses says whether merges may run from a word into the space after it. Where no piece does, cutting there first
+// changes nothing but the time it takes.
+func (t *Tokenizer) crosses() bool {
+	if _, ok := t.ids[t.space]; !ok {
+		return true
+	}
+	for text := range t.ids {
+		for strings.HasPrefix(text, t.space) {
+			text = text[len(t.space):]
+		}
+		if strings.Contains(text, t.space) {
+			return true
+		}
+	}
+	return false
 }
 
 // index enters one piece into the tables.
