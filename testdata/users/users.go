@@ -63,6 +63,12 @@ func Generate(seed uint64) ([]Record, error) {
 	return out, nil
 }
 
+// Vocabulary lists the common words of one language, "fr" or "en", by slot: what things are called, not what is said of them.
+func Vocabulary(lang string) (phrase.Lexicon, error) {
+	l, err := readLanguage(lang + ".txt")
+	return l.words, err
+}
+
 // JSONL returns one JSON object a line.
 func JSONL(records []Record) ([]byte, error) {
 	var b bytes.Buffer
