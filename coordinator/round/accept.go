@@ -72,8 +72,8 @@ func (m *Machine) acceptable(r *round, d *device, a *statement.Accept) Outcome {
 		return refuse(NoQuota, fmt.Sprintf("%d of %d contributions used", d.used, d.cert.Quota))
 	case a.Size != r.rc.ContributionSize(m.ch):
 		return refuse(BadSize, fmt.Sprintf("%d bytes, want %d", a.Size, r.rc.ContributionSize(m.ch)))
-	case a.Holders&^r.listed != 0 || a.Holders.Size() < m.ch.Believe():
-		return refuse(BadHolders, fmt.Sprintf("holders %v, listed are %v, at least %d hold", a.Holders, r.listed, m.ch.Believe()))
+	case (a.Holders & r.listed).Size() < m.ch.Believe():
+		return refuse(BadHolders, fmt.Sprintf("holders %v, of the listed %v at least %d hold", a.Holders, r.listed, m.ch.Believe()))
 	}
 	if _, used := l.used[a.Device]; used && l.usedStart == r.start {
 		return refuse(StartUsed, "the device uploaded from this start in a round without a death certificate")

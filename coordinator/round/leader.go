@@ -59,20 +59,20 @@ func (m *Machine) NextConfig(task string, now time.Time, alive statement.Mask) (
 
 // NextClose is the Close that a leader proposes for a round now, if one is due: the first when the candidates are
 // frozen, a further one when the last is complete without a legal set or its members were silent for ack_timeout.
-// Of the sets M within alive that were not tried, it prefers those without silent members, then without members whose
-// word alone cost too much, then the largest.
+// Of the sets M within alive that were not tried, it prefers those without silent members, then without members that
+// refused more than 20 % of the candidates, then the largest. The order decides nothing but how soon a round is legal.
 func (m *Machine) NextClose(id label.Hash, now time.Time, alive statement.Mask) (*statement.Close, bool) {
 	r := m.rounds[id]
 	if r == nil || r.decided || (r.phase != Open && r.phase != Closed) || !r.frozen(m.timeMs) {
 		return nil, false
 	}
 	timeout := m.line(r.rc.Task).task.Timings.AckTimeout.Milliseconds()
-	var silent, blamed statement.Mask
+	var silent, suspect statement.Mask
 	tried := map[statement.Mask]bool{}
 	for _, c := range r.closes {
 		tried[c.close.Active] = true
 		if c.complete {
-			blamed |= c.blamed
+			suspect |= c.refusing()
 			continue
 		}
 		if now.UnixMilli()-c.atMs < timeout {
@@ -95,8 +95,27 @@ func (m *Machine) NextClose(id label.Hash, now time.Time, alive statement.Mask) 
 		return nil, false
 	}
 	best := slices.MinFunc(options, func(a, b statement.Mask) int {
-		return cmp.Or(cmp.Compare((a&silent).Size(), (b&silent).Size()), cmp.Compare((a&blamed).Size(), (b&blamed).Size()),
+		return cmp.Or(cmp.Compare((a&silent).Size(), (b&silent).Size()), cmp.Compare((a&suspect).Size(), (b&suspect).Size()),
 			cmp.Compare(b.Size(), a.Size()), cmp.Compare(a, b))
 	})
 	return &statement.Close{Round: id, Active: best, Candidates: r.candidates()}, true
+}
+
+// refusing lists the members that refused more than 20 % of the candidates.
+func (c *closing) refusing() (m statement.Mask) {
+	for j, a := range c.acks {
+		if a == nil {
+			continue
+		}
+		refused := 0
+		for _, v := range a.verdicts {
+			if v != statement.OK {
+				refused++
+			}
+		}
+		if refused*5 > len(a.verdicts) {
+			m |= 1 << j
+		}
+	}
+	return m
 }
