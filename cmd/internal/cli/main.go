@@ -106,6 +106,16 @@ func prepare(app *urfave.App) {
 	if app.Action == nil {
 		app.Action = chooseCommand
 	}
+	before := app.Before
+	app.Before = func(c *urfave.Context) error {
+		if err := checkFormat(c.String(flagFormat)); err != nil {
+			return err // before anything is done
+		}
+		if before != nil {
+			return before(c)
+		}
+		return nil
+	}
 	var walk func([]*urfave.Command)
 	walk = func(list []*urfave.Command) {
 		for _, c := range list {

@@ -48,7 +48,7 @@ func Out(c *urfave.Context) *Output {
 		colour: os.Getenv("NO_COLOR") == "" && isTerminal(c.App.Writer)}
 }
 
-// check refuses an unknown format before anything is done.
+// checkFormat refuses an unknown format.
 func checkFormat(format string) error {
 	switch format {
 	case FormatTable, FormatJSON, FormatJSONL:
@@ -60,9 +60,6 @@ func checkFormat(format string) error {
 // Value prints one result: data in an envelope, or whatever human writes for people. data must be plain values with
 // json tags.
 func (o *Output) Value(data any, human func(w io.Writer) error) error {
-	if err := checkFormat(o.Format); err != nil {
-		return err
-	}
 	if o.Format == FormatTable {
 		return human(o.Stdout)
 	}
@@ -71,9 +68,6 @@ func (o *Output) Value(data any, human func(w io.Writer) error) error {
 
 // Rows prints a list: items in an envelope, one item per line in jsonl, or the table.
 func Rows[T any](o *Output, items []T, table func() *Table) error {
-	if err := checkFormat(o.Format); err != nil {
-		return err
-	}
 	switch o.Format {
 	case FormatTable:
 		return table().Write(o.Stdout, !o.NoHeaders)
