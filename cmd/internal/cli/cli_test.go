@@ -241,3 +241,25 @@ func TestAgeAndBytes(t *testing.T) {
 		}
 	}
 }
+
+func TestVerdictShowsWhatFailed(t *testing.T) {
+	verdict := func(format string) (int, string, string) {
+		app := hive()
+		app.Commands = append(app.Commands, &urfave.Command{Name: "judge", Action: func(c *urfave.Context) error {
+			return Out(c).Verdict(bee{"maja", 5}, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, "maja has 5 legs")
+				return err
+			}, Fail("wrong_legs", "count again", "bees have 6 legs"))
+		}})
+		var out, errs bytes.Buffer
+		code := Run(context.Background(), app, []string{"hive", "judge", "--format", format}, &out, &errs)
+		return code, out.String(), errs.String()
+	}
+	if code, out, errs := verdict("table"); code != 1 || out != "maja has 5 legs\n" || !strings.Contains(errs, "bees have 6 legs") {
+		t.Errorf("exit %d, printed %q and %q", code, out, errs)
+	}
+	want := `{"schema_version":"1","status":"error","data":{"name":"maja","legs":5},"error_code":"wrong_legs","message":"bees have 6 legs","hint":"count again"}` + "\n"
+	if code, out, errs := verdict("jsonl"); code != 1 || out != want || errs != "" {
+		t.Errorf("exit %d, printed %q and %q", code, out, errs)
+	}
+}

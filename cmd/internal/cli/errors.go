@@ -30,6 +30,7 @@ type Error struct {
 	Word string // lower-case words joined by '_'; scripts compare it
 	Hint string // what to do next; may be empty
 	Err  error
+	Data any // what is known all the same, for the envelope; usually nil
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -94,25 +95,25 @@ func Classify(err error) *Error {
 		out.Err = err
 		return &out
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return &Error{Timeout, "timeout", statuses[codes.DeadlineExceeded].hint, err}
+		return &Error{Code: Timeout, Word: "timeout", Hint: statuses[codes.DeadlineExceeded].hint, Err: err}
 	case errors.Is(err, context.Canceled):
-		return &Error{Failed, "interrupted", "", err}
+		return &Error{Code: Failed, Word: "interrupted", Hint: "", Err: err}
 	case errors.As(err, &peer):
-		return &Error{Connect, "wrong_peer", "the address answers with another key than the charter's: check the address, then the charter", err}
+		return &Error{Code: Connect, Word: "wrong_peer", Hint: "the address answers with another key than the charter's: check the address, then the charter", Err: err}
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
 		if at, ok := statuses[s.Code()]; ok {
-			return &Error{at.code, at.word, at.hint, err}
+			return &Error{Code: at.code, Word: at.word, Hint: at.hint, Err: err}
 		}
-		return &Error{Failed, "server_error", statuses[codes.Unknown].hint, err}
+		return &Error{Code: Failed, Word: "server_error", Hint: statuses[codes.Unknown].hint, Err: err}
 	}
 	switch {
 	case errors.As(err, &op):
-		return &Error{Connect, "unavailable", statuses[codes.Unavailable].hint, err}
+		return &Error{Code: Connect, Word: "unavailable", Hint: statuses[codes.Unavailable].hint, Err: err}
 	case errors.Is(err, fs.ErrNotExist):
-		return &Error{Failed, "not_found", "check the path", err}
+		return &Error{Code: Failed, Word: "not_found", Hint: "check the path", Err: err}
 	case errors.Is(err, fs.ErrPermission):
-		return &Error{Failed, "permission_denied", "run as the user who owns the folder", err}
+		return &Error{Code: Failed, Word: "permission_denied", Hint: "run as the user who owns the folder", Err: err}
 	}
-	return &Error{Failed, "failed", "", err}
+	return &Error{Code: Failed, Word: "failed", Hint: "", Err: err}
 }

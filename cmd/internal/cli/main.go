@@ -66,7 +66,8 @@ func Run(ctx context.Context, app *urfave.App, args []string, stdout, stderr io.
 	format := formatOf(args)
 	defer func() {
 		if p := recover(); p != nil {
-			e := &Error{Bug, "internal_bug", "please report this with the command that you ran and the lines above", fmt.Errorf("a bug in %s: %v", app.Name, p)}
+			e := &Error{Code: Bug, Word: "internal_bug", Hint: "please report this with the command that you ran and the lines above",
+				Err: fmt.Errorf("a bug in %s: %v", app.Name, p)}
 			_, _ = stderr.Write(debug.Stack()) // nothing is left to do where stderr is gone
 			report(format, stdout, stderr, app.Name, e)
 			code = Bug
@@ -93,7 +94,7 @@ func report(format string, stdout, stderr io.Writer, name string, e *Error) {
 		}
 		return
 	}
-	_ = writeJSON(stdout, format, envelope{Schema: schemaVersion, Status: "error", ErrorCode: e.Word, Message: message(e), Hint: e.Hint})
+	_ = writeJSON(stdout, format, envelope{Schema: schemaVersion, Status: "error", Data: e.Data, ErrorCode: e.Word, Message: message(e), Hint: e.Hint})
 }
 
 // prepare makes urfave return its complaints as errors of ours instead of printing help and leaving the process.

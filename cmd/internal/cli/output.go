@@ -66,6 +66,22 @@ func (o *Output) Value(data any, human func(w io.Writer) error) error {
 	return writeJSON(o.Stdout, o.Format, envelope{Schema: schemaVersion, Status: "ok", Data: data})
 }
 
+// Verdict is Value for a result that may itself be a failure: where err is not nil, people see the result and then the
+// error, programs an error's envelope with the result as its data.
+func (o *Output) Verdict(data any, human func(w io.Writer) error, err error) error {
+	if err == nil {
+		return o.Value(data, human)
+	}
+	e := *Classify(err)
+	e.Data = data
+	if o.Format == FormatTable {
+		if herr := human(o.Stdout); herr != nil {
+			return herr
+		}
+	}
+	return &e
+}
+
 // Rows prints a list: items in an envelope, one item per line in jsonl, or the table.
 func Rows[T any](o *Output, items []T, table func() *Table) error {
 	switch o.Format {
