@@ -1,0 +1,277 @@
+package replica
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ruche-federation/ruche/coordinator/mesh"
+	"github.com/ruche-federation/ruche/storage/raftlog"
+	"github.com/ruche-federation/ruche/storage/vault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// diary is an FSM that writes down what it is told.
+type diary struct {
+	mu      sync.Mutex
+	lines   []string
+	indexes []uint64
+	haltOn  string
+}
+
+func (d *diary) Apply(index uint64, command []byte) any {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.haltOn != "" && d.haltOn == string(command) {
+		return Halt{errors.New("cannot read " + d.haltOn)}
+	}
+	d.lines = append(d.lines, string(command))
+	d.indexes = append(d.indexes, index)
+	return len(d.lines)
+}
+
+func (d *diary) Snapshot() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var b []byte
+	for i, l := range d.lines {
+		b = binary.BigEndian.AppendUint64(b, d.indexes[i])
+		b = binary.BigEndian.AppendUint32(b, uint32(len(l)))
+		b = append(b, l...)
+	}
+	return b, nil
+}
+
+func (d *diary) Restore(b []byte) error {
+	var lines []string
+	var indexes []uint64
+	for len(b) > 0 {
+		if len(b) < 12 || len(b) < 12+int(binary.BigEndian.Uint32(b[8:])) {
+			return errors.New("half a line")
+		}
+		n := 12 + int(binary.BigEndian.Uint32(b[8:]))
+		indexes = append(indexes, binary.BigEndian.Uint64(b))
+		lines = append(lines, string(b[12:n]))
+		b = b[n:]
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines, d.indexes = lines, indexes
+	return nil
+}
+
+func (d *diary) read() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]string(nil), d.lines...)
+}
+
+// cluster is a consortium's members in one process, over real TLS sockets and real stores.
+type cluster struct {
+	t       *testing.T
+	ids     []string
+	certs   []tls.Certificate
+	keys    []ed25519.PublicKey
+	addrs   []string
+	dirs    []string
+	members []*member
+	tune    func(*Options)
+}
+
+type member struct {
+	port  *mesh.Listener
+	log   *raftlog.Store
+	diary *diary
+	*Replica
+}
+
+func newCluster(t *testing.T, n int, tune func(*Options)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, members: make([]*member, n), tune: tune}
+	for i := range n {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := mesh.Certificate(private, "member", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0") // reserves an address that restarts keep
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ids = append(c.ids, fmt.Sprintf("org%d/store%d", i, i))
+		c.certs, c.keys = append(c.certs, cert), append(c.keys, public)
+		c.addrs, c.dirs = append(c.addrs, l.Addr().String()), append(c.dirs, t.TempDir())
+		l.Close()
+	}
+	t.Cleanup(func() {
+		for i := range c.members {
+			c.stop(i)
+		}
+	})
+	for i := range n {
+		c.start(i)
+	}
+	return c
+}
+
+func (c *cluster) start(i int) {
+	c.t.Helper()
+	if err := c.tryStart(i); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) tryStart(i int) error {
+	var peers []mesh.PeerKey
+	for j, key := range c.keys {
+		if j != i {
+			peers = append(peers, mesh.PeerKey{Member: j, Key: key})
+		}
+	}
+	key, err := vault.LoadOrCreateKey(filepath.Join(c.dirs[i], "storage.key"), rand.Reader)
+	if err != nil {
+		return err
+	}
+	log, err := raftlog.Open(filepath.Join(c.dirs[i], "raft"), key, raftlog.Options{})
+	if err != nil {
+		return err
+	}
+	port, err := mesh.Listen(context.Background(), c.addrs[i], c.certs[i], peers, nil)
+	if err != nil {
+		log.Close()
+		return err
+	}
+	m := &member{port: port, log: log, diary: &diary{}}
+	opts := Options{Self: c.ids[i], Members: c.ids, Dir: filepath.Join(c.dirs[i], "snapshots"), Log: log,
+		Listener: port.Raft(), Profile: Loopback, Logger: slog.New(slog.DiscardHandler),
+		Dial: func(ctx context.Context, id string) (net.Conn, error) {
+			for j := range c.ids {
+				if c.ids[j] == id {
+					return mesh.Dial(ctx, c.addrs[j], c.certs[i], c.keys[j], mesh.ProtocolRaft)
+				}
+			}
+			return nil, fmt.Errorf("no member %q", id)
+		}}
+	if c.tune != nil {
+		c.tune(&opts)
+	}
+	if m.Replica, err = New(m.diary, opts); err != nil {
+		port.Close()
+		log.Close()
+		return err
+	}
+	c.members[i] = m
+	return nil
+}
+
+// stop ends a member as a crash would, as far as the others can tell: its port goes first.
+func (c *cluster) stop(i int) {
+	c.t.Helper()
+	m := c.members[i]
+	if m == nil {
+		return
+	}
+	c.members[i] = nil
+	m.port.Close()
+	if err := m.Close(); err != nil {
+		c.t.Errorf("member %d: %v", i, err)
+	}
+	if err := m.log.Close(); err != nil {
+		c.t.Errorf("member %d: log: %v", i, err)
+	}
+}
+
+func (c *cluster) alive() []*member {
+	var out []*member
+	for _, m := range c.members {
+		if m != nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// leader waits for a member that leads and that all living members follow.
+func (c *cluster) leader() (int, *member) {
+	c.t.Helper()
+	var index int
+	eventually(c.t, "a leader that all follow", func() bool {
+		for i, m := range c.members {
+			if m == nil || !m.IsLeader() {
+				continue
+			}
+			for _, o := range c.alive() {
+				if id, _ := o.Leader(); id != c.ids[i] {
+					return false
+				}
+			}
+			index = i
+			return true
+		}
+		return false
+	})
+	return index, c.members[index]
+}
+
+// propose is what a caller does: ask whoever leads until the command is in. The diary may hold it twice.
+func (c *cluster) propose(line string) (any, uint64) {
+	c.t.Helper()
+	var result any
+	var index uint64
+	eventually(c.t, "proposing "+line, func() bool {
+		_, m := c.leader()
+		ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+		defer cancel()
+		var err error
+		result, index, err = m.Propose(ctx, []byte(line))
+		return err == nil
+	})
+	return result, index
+}
+
+// agree waits until all living members have applied the entry, and wants equal diaries.
+func (c *cluster) agree(index uint64) []string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	defer cancel()
+	var first []string
+	for i, m := range c.alive() {
+		if err := m.WaitApplied(ctx, index); err != nil {
+			c.t.Fatalf("%s: index %d: %v", m.opts.Self, index, err)
+		}
+		lines := m.diary.read()
+		if i == 0 {
+			first = lines
+		} else if fmt.Sprint(lines) != fmt.Sprint(first) {
+			c.t.Fatalf("%s has %v, another member %v", m.opts.Self, lines, first)
+		}
+	}
+	return first
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for range 3000 {
+		if cond() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("waited in vain for %s", what)
+}

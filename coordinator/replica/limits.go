@@ -1,0 +1,22 @@
+package replica
+
+import "github.com/ruche-federation/ruche/storage/raftlog"
+
+const (
+	// MaxEntry bounds one command: AppendEntries is capped by count, never by bytes, and the log store has the same bound.
+	MaxEntry = raftlog.MaxEntry
+	// proposalsMax bounds the proposals that wait at one member; one more waits for a place.
+	proposalsMax = 1024
+	// appendMax entries go into one AppendEntries and one batch of the FSM: 64 of the largest are 32 MiB.
+	appendMax = 64
+	// cachedEntries are kept in memory for followers that are nearly up to date; as many of the largest are 64 MiB.
+	cachedEntries = 128
+	// snapshotMax bounds a snapshot's state: a million contributors of a round take a quarter of it (coordinator.md 1.4).
+	snapshotMax = 1 << 30
+	// snapshotsKept: the newest, and the one before it in case the newest cannot be read.
+	snapshotsKept = 2
+	// poolMax connections to one member wait for the next request: heartbeat, votes, entries.
+	poolMax = 3
+	// idMax bounds a server's id, which stands in every request of raft.
+	idMax = 200
+)
