@@ -29,4 +29,10 @@
 // SetApplied before a receipt or an ack rests on an index. SetSnapshot as soon as a snapshot is durable or restored:
 // it allows the whole log to go, which raft does after installing one. RecordLast about once a second, so that the
 // guard follows the log also while nothing is applied.
+//
+// # Limitations
+//
+// The commit index is kept for raft's RestoreCommittedLogs, but raft v1.8.0 with that option on reads configuration
+// entries only above the restored commit index, so a member without a snapshot starts with an empty configuration and
+// never elects. Leave the option off until raft reads them.
 package raftlog
