@@ -175,13 +175,15 @@ func (c *consortium) result(j int, round, set label.Hash, lie string) *coordpb.C
 	return ResultCommand(round, j, statement.SignMember(c.identities[j], label.StmtResult, r.Bytes()))
 }
 
-// log applies commands as a member does: marshalled, one index after the other, restarted from a snapshot after each.
+// log applies commands as a member does: marshalled, one index after the other; if it is asked to, restarted from a
+// snapshot after each.
 type log struct {
-	c     *consortium
-	m     *Machine
-	index uint64
-	nowMs int64
-	all   [][]byte
+	restarts bool
+	c        *consortium
+	m        *Machine
+	index    uint64
+	nowMs    int64
+	all      [][]byte
 }
 
 func newLog(t testing.TB, o options) *log {
@@ -196,6 +198,15 @@ func (l *log) apply(t testing.TB, cmd *coordpb.Command) []Outcome {
 	l.index++
 	l.all = append(l.all, data)
 	out := l.m.ApplyBytes(l.index, data)
+	if l.restarts {
+		l.restart(t)
+	}
+	return out
+}
+
+// restart replaces the machine by one restored from its snapshot, which must be equal and owe the same.
+func (l *log) restart(t testing.TB) {
+	t.Helper()
 	restarted := New(l.c.ch)
 	if err := restarted.Restore(l.m.Snapshot()); err != nil {
 		t.Fatalf("entry %d: restart: %v", l.index, err)
@@ -209,7 +220,6 @@ func (l *log) apply(t testing.TB, cmd *coordpb.Command) []Outcome {
 		}
 	}
 	l.m = restarted
-	return out
 }
 
 func (l *log) now() time.Time { return time.UnixMilli(l.nowMs) }

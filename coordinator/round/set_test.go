@@ -118,7 +118,7 @@ func TestLeaderFindsALegalClose(t *testing.T) {
 		t.Run(fmt.Sprint(s), func(t *testing.T) {
 			base, id := open(t, options{n: s[0], f: s[1], nMin: 3, nMax: 6, kind: charter.KindLoRA}, 6)
 			rapid.Check(t, func(r *rapid.T) {
-				l := base.fork(t)
+				l := base.branch()
 				conduct := map[int]string{}
 				for _, j := range rapid.Permutation(indices(s[0])).Draw(r, "who")[:s[1]] {
 					conduct[j] = rapid.SampledFrom([]string{"silent", "refuses all", "refuses half", "honest"}).Draw(r, "conduct")

@@ -31,7 +31,6 @@ func TestStories(t *testing.T) {
 
 type story struct {
 	*log
-	devices []string // enrolled, in order
 }
 
 func (s *story) run(t *testing.T, d *datadriven.TestData) string {
@@ -49,6 +48,7 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		d.MaybeScanArgs(t, "window", &o.window)
 		o.nMin, o.nMax = uint32(nMin), uint32(nMax)
 		s.log = newLog(t, o)
+		s.restarts = true
 		s.apply(t, TickCommand(s.nowMs))
 		for j := range o.n {
 			s.apply(t, s.c.freshPackage(t, j, s.nowMs))
