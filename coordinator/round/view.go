@@ -18,7 +18,8 @@ type Candidate struct {
 	Index     uint64         // log index of its Accept, which receipts name
 }
 
-// View is what a service may show of a round. It is a copy; the RoundConfig in it is shared and must not be changed.
+// View is what a service may show of a round, and stays as it is when the round goes on. The RoundConfig and the bytes
+// in it are shared with the machine, which never changes them; nor may its readers.
 type View struct {
 	ID         label.Hash
 	Config     *statement.RoundConfig
@@ -110,7 +111,7 @@ func (m *Machine) Newest(task string) (View, bool) {
 }
 
 func (m *Machine) view(r *round) View {
-	v := View{ID: r.id, Config: r.rc, Body: append([]byte(nil), r.body...), Index: r.index, Phase: r.phase, Death: r.death,
+	v := View{ID: r.id, Config: r.rc, Body: r.body, Index: r.index, Phase: r.phase, Death: r.death,
 		Newest: m.line(r.rc.Task).newest == r, Accepted: int(r.counts.accepted), Contributors: int(r.counts.contributors),
 		Bytes: r.counts.bytes, Candidates: r.counts.candidates, Refused: maps.Clone(r.refused), Decided: r.decided,
 		Decision: r.decision, Reason: r.reason, Foreign: r.foreign, Split: r.split()}
@@ -121,7 +122,7 @@ func (m *Machine) view(r *round) View {
 	}
 	for i, s := range r.signatures {
 		if s != nil {
-			v.Signatures = append(v.Signatures, statement.MemberSignature{Member: i, Signature: append([]byte(nil), s...)})
+			v.Signatures = append(v.Signatures, statement.MemberSignature{Member: i, Signature: s})
 		}
 	}
 	for _, c := range r.closes {
@@ -140,10 +141,10 @@ func (m *Machine) view(r *round) View {
 	}
 	if r.opened != nil {
 		result := *r.opened.parsed
-		v.Result, v.ResultBody = &result, append([]byte(nil), r.opened.signed.Body...)
+		v.Result, v.ResultBody = &result, r.opened.signed.Body
 		signers := r.resultSigners(r.opened)
 		for _, i := range signers.Members() {
-			v.ResultSignatures = append(v.ResultSignatures, statement.MemberSignature{Member: i, Signature: append([]byte(nil), r.results[i].signed.Signature...)})
+			v.ResultSignatures = append(v.ResultSignatures, statement.MemberSignature{Member: i, Signature: r.results[i].signed.Signature})
 		}
 	}
 	return v
@@ -153,9 +154,7 @@ func appendStatement(out []statement.MemberStatement, member int, ok bool, get f
 	if !ok {
 		return out
 	}
-	s := get()
-	return append(out, statement.MemberStatement{Member: member, Statement: statement.Signed{
-		Body: append([]byte(nil), s.Body...), Signature: append([]byte(nil), s.Signature...)}})
+	return append(out, statement.MemberStatement{Member: member, Statement: get()})
 }
 
 // split reports whether members contradict each other on what they computed.
