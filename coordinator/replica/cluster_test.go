@@ -26,10 +26,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // diary is an FSM that writes down what it is told.
 type diary struct {
-	mu      sync.Mutex
-	lines   []string
-	indexes []uint64
-	haltOn  string
+	mu       sync.Mutex
+	lines    []string
+	indexes  []uint64
+	haltOn   string
+	restores int
 }
 
 func (d *diary) Apply(index uint64, command []byte) any {
@@ -70,6 +71,7 @@ func (d *diary) Restore(b []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lines, d.indexes = lines, indexes
+	d.restores++
 	return nil
 }
 

@@ -133,6 +133,9 @@ func TestAMemberThatMissedTheLogCatchesUpFromASnapshot(t *testing.T) {
 	}
 	c.start(late)
 	c.agree(index)
+	if c.members[late].diary.restores != 1 {
+		t.Fatalf("%d snapshots restored", c.members[late].diary.restores)
+	}
 	_, index = c.propose("together")
 	lines := c.agree(index)
 	if lines[0] != "first" || lines[len(lines)-1] != "together" {

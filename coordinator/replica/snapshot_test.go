@@ -25,8 +25,8 @@ func snapshotOf(t testing.TB, index uint64, state string) []byte {
 func TestSnapshotGolden(t *testing.T) {
 	b := snapshotOf(t, 258, "ruche")
 	const want = "7275636865736e70" + "0001" + "0000000000000102" + "0000000000000005" + "7275636865" +
-		"2206d90b63e5cb32de1fc85bc4f75c8ba1ab30aaef1e4d1f0a34cc46a1b1b3ab"
-	if got := hex.EncodeToString(b); got[:len(got)-64] != want[:len(want)-64] {
+		"1378b45a834fa04cc5893ccf3b7dbb1c69a9bbe3ead743be02e8e2ca524b9adc"
+	if got := hex.EncodeToString(b); got != want {
 		t.Fatalf("snapshot %s", got)
 	}
 	index, state, err := readSnapshot(bytes.NewReader(b))
@@ -78,6 +78,12 @@ func FuzzReadSnapshot(f *testing.F) {
 
 // What a lying leader installs goes through raft's own sink: it must not be on the disk afterwards.
 func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	_, index := c.propose("one")
+	_, m := c.leader()
+	if err := m.EnsureApplied(index); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name   string
 		bytes  func(floor uint64) []byte
@@ -86,18 +92,12 @@ func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
 	}{
 		{"newer", func(f uint64) []byte { return snapshotOf(t, f+1, "") }, true, false},
 		{"the same", func(f uint64) []byte { return snapshotOf(t, f, "") }, true, false},
-		{"older", func(f uint64) []byte { return snapshotOf(t, f-1, "") }, false, true},
 		{"damaged", func(f uint64) []byte { b := snapshotOf(t, f, "x"); b[snapshotHead] ^= 1; return b }, false, false},
 		{"of the future", func(f uint64) []byte { return snapshotOf(t, 1<<40, "") }, false, false},
 		{"empty", func(uint64) []byte { return nil }, false, false},
+		{"older", func(f uint64) []byte { return snapshotOf(t, f-1, "") }, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newCluster(t, 1, nil)
-			_, index := c.propose("one")
-			_, m := c.leader()
-			if err := m.EnsureApplied(index); err != nil {
-				t.Fatal(err)
-			}
 			files, err := raft.NewFileSnapshotStoreWithLogger(t.TempDir(), 2, &quiet{to: m.opts.Logger})
 			if err != nil {
 				t.Fatal(err)
