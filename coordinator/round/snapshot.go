@@ -2,7 +2,6 @@ package round
 
 import (
 	"bytes"
-	"cmp"
 	"maps"
 	"slices"
 
@@ -120,55 +119,3 @@ func (r *round) encode(w *writer) {
 func sortedHashes[V any](in map[label.Hash]V) []label.Hash {
 	return slices.SortedFunc(maps.Keys(in), func(a, b label.Hash) int { return bytes.Compare(a[:], b[:]) })
 }
-
-// writer appends fields, big-endian, byte strings behind their length.
-type writer struct{ b []byte }
-
-func (w *writer) u8(v byte)         { w.b = append(w.b, v) }
-func (w *writer) i64(v int64)       { w.u64(uint64(v)) }
-func (w *writer) hash(v label.Hash) { w.b = append(w.b, v[:]...) }
-
-func (w *writer) u32(v uint32) {
-	w.b = append(w.b, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
-}
-
-func (w *writer) u64(v uint64) {
-	w.u32(uint32(v >> 32))
-	w.u32(uint32(v))
-}
-
-func (w *writer) flag(v bool) {
-	if v {
-		w.u8(1)
-	} else {
-		w.u8(0)
-	}
-}
-
-func (w *writer) bytes(v []byte) {
-	w.u32(uint32(len(v)))
-	w.b = append(w.b, v...)
-}
-
-func (w *writer) signed(s statement.Signed) {
-	w.bytes(s.Body)
-	w.bytes(s.Signature)
-}
-
-func (w *writer) optional(ok bool, get func() statement.Signed) {
-	w.flag(ok)
-	if ok {
-		w.signed(get())
-	}
-}
-
-func (w *writer) hashMap(in map[label.Hash]label.Hash) {
-	w.u32(uint32(len(in)))
-	for _, k := range sortedHashes(in) {
-		w.hash(k)
-		w.hash(in[k])
-	}
-}
-
-// compareHashes orders hashes as byte strings.
-func compareHashes(a, b label.Hash) int { return cmp.Compare(string(a[:]), string(b[:])) }
