@@ -132,15 +132,34 @@ type Table struct {
 	Rows    [][]string
 }
 
-// Add appends a row; each cell is printed with fmt.Sprint, an empty one as "-".
+// Add appends a row; each cell is printed with fmt.Sprint, an empty one as "-", and control characters as U+FFFD.
 func (t *Table) Add(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
-		if row[i] = fmt.Sprint(c); row[i] == "" {
+		if row[i] = printable(fmt.Sprint(c)); row[i] == "" {
 			row[i] = "-"
 		}
 	}
 	t.Rows = append(t.Rows, row)
+}
+
+// printable takes out what a terminal would obey: names and reasons come from other people's machines. Good and Bad
+// colour a cell by an escape sequence of ours, which stays.
+func printable(s string) string {
+	s, coloured := strings.CutPrefix(s, "\x1b[3")
+	if coloured {
+		sgr, rest, _ := strings.Cut(s, "m")
+		if rest, ended := strings.CutSuffix(rest, "\x1b[0m"); ended && (sgr == "1" || sgr == "2") {
+			return "\x1b[3" + sgr + "m" + printable(rest) + "\x1b[0m"
+		}
+		s = "\x1b[3" + s
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '\ufffd'
+		}
+		return r
+	}, s)
 }
 
 // Write prints the table, its first line only if headers is true.

@@ -1,0 +1,19 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestTablesObeyNobodysEscapeSequences(t *testing.T) {
+	table := &Table{Columns: []string{"NAME", "STATE"}}
+	o := &Output{colour: true}
+	table.Add("evil\x1b[2Jname\nnext", o.Bad("down\a"))
+	var b strings.Builder
+	if err := table.Write(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.String(), "evil\ufffd[2Jname\ufffdnext   \x1b[31mdown\ufffd\x1b[0m\n"; got != want {
+		t.Fatalf("%q, want %q", got, want)
+	}
+}
