@@ -24,11 +24,16 @@ import (
 
 // RefusalError says why a device does not take part in a round that a member showed it.
 type RefusalError struct {
-	Seq    uint64
+	Seq    uint64 // 0: what was shown is not certified, so nothing in it is worth naming
 	Reason string
 }
 
-func (e *RefusalError) Error() string { return fmt.Sprintf("refusing round %d: %s", e.Seq, e.Reason) }
+func (e *RefusalError) Error() string {
+	if e.Seq == 0 {
+		return "refusing what was shown as a round: " + e.Reason
+	}
+	return fmt.Sprintf("refusing round %d: %s", e.Seq, e.Reason)
+}
 
 // check is step 1 of SA 2.3 "Device": everything that must hold before a device spends a minute on a round.
 func (p *Participant) check(cert *coordpb.Certificate) (*statement.RoundConfig, error) {
@@ -96,7 +101,12 @@ func (p *Participant) join(ctx context.Context, cert *coordpb.Certificate) error
 	}
 	rc, err := p.check(cert)
 	if err != nil {
-		p.refused[round] = true
+		// Only a certified round is refused for good: otherwise one member could spoil a good round by showing it first
+		// with a broken signature.
+		var refusal *RefusalError
+		if errors.As(err, &refusal) && refusal.Seq > 0 {
+			p.refused[round] = true
+		}
 		return err
 	}
 	began := p.cfg.Now()
@@ -112,6 +122,7 @@ func (p *Participant) join(ctx context.Context, cert *coordpb.Certificate) error
 	p.cfg.Logger.Info("update is ready", "seq", rc.Seq, "train_ms", p.cfg.Now().Sub(began).Milliseconds())
 	s, err := p.prepare(rc, cert, update)
 	if err != nil {
+		p.refused[round] = true // the same update would be made again, and refused again
 		return fmt.Errorf("round %d: %w", rc.Seq, err)
 	}
 	if err := p.stage(s); err != nil {
@@ -197,8 +208,11 @@ func (p *Participant) resume(ctx context.Context) error {
 		return err
 	}
 	for _, s := range waiting {
-		if err := p.debit(s); err != nil {
-			return err
+		if kept, err := p.confirm(s); err != nil || !kept {
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		for _, u := range p.ledger.uploads() {
 			if u.entry.Round != s.header.Round {
@@ -216,12 +230,32 @@ func (p *Participant) resume(ctx context.Context) error {
 	return nil
 }
 
-// send uploads the staged bytes to one member after another until n-f receipts are here, a member says that the round
-// takes no more, or the close deadline is well past. Repetition is harmless: the bytes are the same each time.
+// confirm debits what was staged and not yet debited when the process ended. Nothing of it has left, so everything that
+// join checks is checked again, and what does not pass is dropped: the ledger tells of what leaves only.
+func (p *Participant) confirm(s *staged) (bool, error) {
+	for _, u := range p.ledger.uploads() {
+		if u.entry.Round == s.header.Round {
+			return true, nil
+		}
+	}
+	if s.config.Task != p.task.ID {
+		return false, nil // another task's affair
+	}
+	if _, err := p.check(s.cert); err != nil {
+		p.cfg.Logger.Info("dropping a staged contribution that never left", "seq", s.config.Seq, "reason", err)
+		return false, p.unstage(s.header.Round)
+	}
+	return true, p.debit(s)
+}
+
+// send uploads the staged bytes to one member after another until n-f receipts are here, f+1 members say that the round
+// takes no more (one alone may lie), or the close deadline is well past. Repetition is harmless: the bytes are the same
+// each time.
 func (p *Participant) send(ctx context.Context, s *staged) error {
 	order := s.config.Listed().Members()
 	first := int(s.hash[0]) % len(order) // spreads devices over members
 	backoff := retryFirst
+	var refusing statement.Mask
 	for try := 0; ; try++ {
 		member := order[(first+try)%len(order)]
 		err := p.sendTo(ctx, s, member)
@@ -234,6 +268,9 @@ func (p *Participant) send(ctx context.Context, s *staged) error {
 		switch status.Code(err) {
 		case codes.Aborted, codes.InvalidArgument, codes.PermissionDenied:
 			// Refused for good. What was sent stays debited: the round may have taken it through another member.
+			if refusing |= 1 << member; refusing.Size() < p.cfg.Charter.Believe() {
+				break
+			}
 			p.gaveUp[s.header.Round] = true
 			return fmt.Errorf("round %d: member %d: %w", s.config.Seq, member, err)
 		}

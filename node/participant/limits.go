@@ -20,6 +20,8 @@ const (
 	waitDefault   = 2 * time.Second // between check-ins, if no member says otherwise
 	waitMax       = 10 * time.Minute
 
+	askedRoundsMax = 8 // records in one answer: 80 kB each at (7,3), and a message has at most 1 MiB
+
 	stagedBytesMax = 1 << 29 // a contribution of 2^26 lanes and its head
 	entryBytesMax  = 256 << 10
 )

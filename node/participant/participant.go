@@ -1,6 +1,7 @@
 package participant
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -78,7 +80,8 @@ type Participant struct {
 	current state
 	refused map[label.Hash]bool // rounds this process has refused, said once
 	gaveUp  map[label.Hash]bool // rounds whose upload a member refused for good
-	asked   int                 // the member that answered last
+	asked   int                 // the member to ask first: each check-in begins with the next one
+	pending bool                // the Learner has not taken p.current yet
 }
 
 // New checks the configuration, opens the ledger and the last verified state, and hands the latter to the Learner.
@@ -160,8 +163,15 @@ func (p *Participant) Run(ctx context.Context) error {
 // Step does what can be done now: sends what is staged, asks for the ends of earlier rounds, adopts the newest state,
 // contributes to an open round. It returns how long to wait before the next.
 func (p *Participant) Step(ctx context.Context) (time.Duration, error) {
-	if err := p.resume(ctx); err != nil {
-		return retryMax, err
+	if p.pending {
+		if err := p.adopt(ctx); err != nil {
+			return retryMax, err
+		}
+	}
+	if !p.cfg.Observe {
+		if err := p.resume(ctx); err != nil {
+			return retryMax, err
+		}
 	}
 	answer, err := p.checkIn(ctx)
 	if err != nil {
@@ -198,32 +208,40 @@ func waitOf(w *coordpb.RetryWindow) time.Duration {
 // checkIn asks members in turn until one answers.
 func (p *Participant) checkIn(ctx context.Context) (*coordpb.CheckInResponse, error) {
 	charterHash := p.cfg.Charter.Hash()
-	req := &coordpb.CheckInRequest{CharterHash: charterHash[:], DeviceId: p.device[:], TaskId: p.task.ID}
-	for _, u := range p.ledger.uploads() {
-		if u.end == "" || u.end == EndExpired { // an expired round can still get its DeadCert
-			round := u.entry.Round
-			req.Rounds = append(req.Rounds, round[:])
-		}
-	}
-	if n := len(req.Rounds); n > 16 {
-		req.Rounds = req.Rounds[n-16:]
-	}
+	req := &coordpb.CheckInRequest{CharterHash: charterHash[:], DeviceId: p.device[:], TaskId: p.task.ID, Rounds: p.unended()}
 	var last error
-	for i := range p.cfg.Charter.N {
-		member := (p.asked + i) % p.cfg.Charter.N
+	for range p.cfg.Charter.N {
+		member := p.asked
+		// The next check-in begins elsewhere, whatever this member says: one that lags, lies or answers with what does not
+		// verify can hold a device up for one check-in only.
+		p.asked = (p.asked + 1) % p.cfg.Charter.N
 		answer, err := call(ctx, p.cfg.Members, member, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.CheckInResponse, error) {
 			return c.CheckIn(ctx, req)
 		})
 		if err == nil {
-			p.asked = member
 			return answer, nil
 		}
 		last = fmt.Errorf("member %d: %w", member, err)
 		if status.Code(err) == codes.FailedPrecondition {
-			return nil, last // the charter differs: asking the others changes nothing
+			return nil, last // the charter differs, it says
 		}
 	}
 	return nil, fmt.Errorf("no member answered: %w", last)
+}
+
+// unended are the rounds to ask about, newest first: those without a known end, then the expired ones, which can still
+// get their DeadCert.
+func (p *Participant) unended() (rounds [][]byte) {
+	uploads := p.ledger.uploads()
+	slices.Reverse(uploads)
+	for _, end := range []string{"", EndExpired} {
+		for _, u := range uploads {
+			if u.end == end && len(rounds) < askedRoundsMax {
+				rounds = append(rounds, bytes.Clone(u.entry.Round[:]))
+			}
+		}
+	}
+	return rounds
 }
 
 // call asks one member with a deadline.

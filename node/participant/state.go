@@ -111,14 +111,22 @@ func (p *Participant) follow(ctx context.Context, record *coordpb.RoundRecord) e
 		return err
 	}
 	old := p.current
-	p.current = next
-	p.cfg.Logger.Info("adopted the commons", "seq", next.Seq, "adapter", next.Model.String())
-	if err := p.cfg.Learner.Adopt(ctx, p.task, m); err != nil {
-		return fmt.Errorf("adopting the adapter of round %d: %w", rc.Seq, err)
-	}
+	p.current, p.pending = next, true
 	if old.Seq > 0 {
-		return durable.Remove(p.adapterPath(old.Model))
+		if err := durable.Remove(p.adapterPath(old.Model)); err != nil {
+			return err
+		}
 	}
+	return p.adopt(ctx)
+}
+
+// adopt hands the current state to the Learner; a failure is tried again at the next step.
+func (p *Participant) adopt(ctx context.Context) error {
+	if err := p.cfg.Learner.Adopt(ctx, p.task, p.current.model); err != nil {
+		return fmt.Errorf("adopting the adapter of round %d: %w", p.current.Seq, err)
+	}
+	p.pending = false
+	p.cfg.Logger.Info("adopted the commons", "seq", p.current.Seq, "adapter", p.current.Model.String())
 	return nil
 }
 

@@ -1,0 +1,96 @@
+package participant
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+func writeFile(t testing.TB, path string, b []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path, b, 0o600))
+}
+
+func TestAStagedFileThatIsNoneStopsTheDevice(t *testing.T) {
+	c := newConsortium(t, nil)
+	p := c.device(taskCommons).start()
+	rc := c.show(c.config(taskCommons, 1, nil))
+	s, err := p.prepare(rc, c.open, p.cfg.Learner.(*learner).update)
+	must(t, err)
+	whole, err := s.marshal()
+	must(t, err)
+	path := p.stagedPath(rc.ID())
+	for name, b := range map[string][]byte{
+		"empty":         nil,
+		"cut off":       whole[:len(whole)-1],
+		"too long":      append(bytes.Clone(whole), 0),
+		"other version": bytes.Replace(whole, []byte("staged 1"), []byte("staged 2"), 1),
+	} {
+		writeFile(t, path, b)
+		if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "staged contribution") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if len(c.received) != 0 {
+		t.Fatal("something was sent")
+	}
+}
+
+func TestADamagedLedgerStopsTheDevice(t *testing.T) {
+	c := newConsortium(t, nil)
+	d := c.device(taskCommons)
+	p := d.start()
+	c.show(c.config(taskCommons, 1, nil))
+	step(t, p)
+	must(t, p.Close())
+	path := d.cfg.Dir + "/ledger"
+	b, err := os.ReadFile(path)
+	must(t, err)
+	b[len(b)/2] ^= 1
+	writeFile(t, path, b)
+	if _, err := New(t.Context(), d.cfg); err == nil || !strings.Contains(err.Error(), "ledger") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestTheLedgerCanBeReadWhileItIsWritten(t *testing.T) {
+	c := newConsortium(t, nil)
+	d := c.device(taskCommons)
+	p := d.start()
+	c.show(c.config(taskCommons, 1, nil))
+	step(t, p)
+	entries, err := ReadLedger(d.cfg.Dir + "/ledger")
+	must(t, err)
+	if len(entries) != 2 || entries[1].Kind != KindAck || len(entries[1].Receipts) != 3 {
+		t.Fatalf("%d entries", len(entries))
+	}
+}
+
+func FuzzParseStaged(f *testing.F) {
+	c := newConsortium(f, nil)
+	d := c.device(taskCommons)
+	p := d.start()
+	rc := c.show(c.config(taskCommons, 1, nil))
+	s, err := p.prepare(rc, c.open, d.learner.update)
+	must(f, err)
+	whole, err := s.marshal()
+	must(f, err)
+	f.Add(whole)
+	f.Add(whole[:100])
+	f.Add([]byte(stagedMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseStaged(b)
+		if err != nil {
+			return
+		}
+		if s.config == nil || s.header == nil || s.hash == (label.Hash{}) {
+			t.Fatal("a staged contribution without its parts")
+		}
+		if _, err := s.marshal(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
