@@ -89,7 +89,7 @@ func Open(o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", o.Dir, err)
 	}
-	return open(o.Dir, bo, freeBytes)
+	return open(o.Dir, bo, durable.FreeBytes)
 }
 
 func open(dir string, bo badger.Options, free func(string) (uint64, error)) (_ *DB, err error) {

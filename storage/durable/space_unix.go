@@ -1,11 +1,11 @@
 //go:build !windows
 
-package vault
+package durable
 
 import "golang.org/x/sys/unix"
 
-// freeBytes tells how much an ordinary process may still write to the file system of dir.
-func freeBytes(dir string) (uint64, error) {
+// FreeBytes tells how much an ordinary process may still write to the file system of dir.
+func FreeBytes(dir string) (uint64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err

@@ -1,9 +1,9 @@
-package vault
+package durable
 
 import "golang.org/x/sys/windows"
 
-// freeBytes tells how much this user may still write to the volume of dir.
-func freeBytes(dir string) (uint64, error) {
+// FreeBytes tells how much this user may still write to the volume of dir.
+func FreeBytes(dir string) (uint64, error) {
 	p, err := windows.UTF16PtrFromString(dir)
 	if err != nil {
 		return 0, err

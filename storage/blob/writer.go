@@ -1,0 +1,254 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
+)
+
+// Writer writes one blob, in order. It is for one goroutine.
+type Writer struct {
+	s      *Store
+	path   string // of the finished blob
+	digest label.Hash
+	size   int64
+	f      *os.File
+	hash   hash.Hash
+	off    int64
+	err    error // why it takes nothing more
+	closed bool
+}
+
+// Create begins a blob of a declared size, or goes on with its part: Offset tells from where. tag is the domain of the
+// digest. It fails with ErrExists where the blob is complete, ErrBusy where another Writer has it, *FullError where the
+// disk has no room for all of it; in the last case nothing is left behind that was not there before.
+func (s *Store) Create(group string, digest label.Hash, tag string, size int64) (*Writer, error) {
+	return s.create(group, digest, tag, size, true)
+}
+
+func (s *Store) create(group string, digest label.Hash, tag string, size int64, resume bool) (_ *Writer, err error) {
+	path, err := s.path(group, digest)
+	if err != nil {
+		return nil, err
+	}
+	if size < 0 || size > MaxSize {
+		return nil, fmt.Errorf("blob %s: declared size %d, limit %d", path, size, MaxSize)
+	}
+	if err := s.acquire(path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.release(path)
+		}
+	}()
+	if exists(path) {
+		return nil, fmt.Errorf("blob %s: %w", path, ErrExists)
+	}
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	f, err := os.OpenFile(path+partSuffix, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	w := &Writer{s: s, path: path, digest: digest, size: size, f: f, hash: label.New(tag)}
+	if err := w.begin(resume); err != nil {
+		f.Close()
+		if w.off == 0 {
+			os.Remove(path + partSuffix) // the error matters more, and an empty part says nothing
+		}
+		return nil, err
+	}
+	return w, nil
+}
+
+// begin takes up what the part holds and reserves the rest.
+func (w *Writer) begin(resume bool) error {
+	info, err := w.f.Stat()
+	if err != nil {
+		return fmt.Errorf("blob: %w", err)
+	}
+	w.off = info.Size()
+	if !resume || w.off > w.size {
+		if err := w.f.Truncate(0); err != nil {
+			return fmt.Errorf("blob: %w", err)
+		}
+		w.off = 0
+	}
+	if err := w.reserve(); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{w.hash}, io.LimitReader(w.f, w.off), make([]byte, min(bufferSize, w.off+1)))
+	if err == nil && n != w.off {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("blob %s: read the part again: %w", w.path, err)
+	}
+	return nil
+}
+
+func (w *Writer) reserve() error {
+	err := w.s.sys.reserve(w.f, w.size)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, errNoSpace) && !errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("blob %s: reserve %d bytes: %w", w.path, w.size, err)
+	}
+	full := errors.Is(err, errNoSpace)
+	if full {
+		w.f.Truncate(w.off) // gives back what was reserved of it; the error below matters more
+	}
+	available, err := w.s.sys.free(filepath.Dir(w.path))
+	if err != nil {
+		return fmt.Errorf("blob %s: free space: %w", w.path, err)
+	}
+	if need := uint64(w.size - w.off); full || available < need {
+		return &FullError{w.path, need, available}
+	}
+	return nil
+}
+
+// Offset is the number of bytes there are; the next Write goes there.
+func (w *Writer) Offset() int64 { return w.off }
+
+// Write adds bytes. More than the declared size is refused and changes nothing. After any other error the Writer takes
+// nothing more; close it and create it again to go on from what was written.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if int64(len(p)) > w.size-w.off {
+		return 0, fmt.Errorf("blob %s: %d bytes at offset %d pass the declared size %d", w.path, len(p), w.off, w.size)
+	}
+	for done := 0; done < len(p); {
+		n, err := w.s.sys.writeAt(w.f, p[done:], w.off)
+		if err == nil && n <= 0 {
+			err = io.ErrShortWrite
+		}
+		w.hash.Write(p[done : done+n])
+		done, w.off = done+n, w.off+int64(n)
+		if err != nil {
+			w.err = fmt.Errorf("blob %s: write at %d: %w", w.path, w.off, err)
+			return done, w.err
+		}
+	}
+	return len(p), nil
+}
+
+// Commit checks size and digest and makes the blob durable. Until it has returned nil the blob is not there. A short
+// blob keeps its part. Wrong content is *DigestError and the part is dropped, and so it is when the fsync fails, since
+// nobody knows then what the disk holds. The Writer is closed in every case.
+func (w *Writer) Commit() error {
+	if w.closed {
+		return w.err
+	}
+	if w.err != nil {
+		return errors.Join(w.err, w.Close())
+	}
+	if w.off != w.size {
+		return errors.Join(fmt.Errorf("blob %s: has %d bytes, declared size %d", w.path, w.off, w.size), w.Close())
+	}
+	if got := label.Hash(w.hash.Sum(nil)); got != w.digest {
+		return errors.Join(&DigestError{w.path, w.digest, got}, w.Abort())
+	}
+	if err := w.s.sys.sync(w.f); err != nil {
+		return errors.Join(fmt.Errorf("blob %s: fsync: %w", w.path, err), w.Abort())
+	}
+	if err := w.f.Close(); err != nil { // before the rename: some systems do not rename open files
+		return errors.Join(fmt.Errorf("blob %s: close: %w", w.path, err), w.Abort())
+	}
+	err := w.s.publish(w.path)
+	w.end()
+	return err
+}
+
+// publish gives a synced part its final name. If the folder cannot be synced the name is taken back: a blob that is
+// there must be there for ever.
+func (s *Store) publish(path string) error {
+	if err := s.sys.rename(path+partSuffix, path); err != nil {
+		return fmt.Errorf("blob: %w", err)
+	}
+	err := s.sys.syncDir(filepath.Dir(path))
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("blob %s: %w", path, err)
+	if back := s.sys.rename(path, path+partSuffix); back != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.broken = fmt.Errorf("blob store %s: open it again: %w", s.dir, errors.Join(err, back))
+		return s.broken
+	}
+	return err
+}
+
+// Close ends writing and keeps the part for a later Create.
+func (w *Writer) Close() error {
+	if w.closed {
+		return nil
+	}
+	defer w.end()
+	return w.f.Close()
+}
+
+// Abort ends writing and drops the part.
+func (w *Writer) Abort() error {
+	if w.closed {
+		return nil
+	}
+	defer w.end()
+	err := w.f.Close()
+	if errors.Is(err, fs.ErrClosed) {
+		err = nil
+	}
+	removed := os.Remove(w.path + partSuffix)
+	if errors.Is(removed, fs.ErrNotExist) {
+		removed = nil
+	}
+	return errors.Join(err, removed)
+}
+
+// end lets others write the blob.
+func (w *Writer) end() {
+	w.closed = true
+	if w.err == nil {
+		w.err = fmt.Errorf("blob %s: writer: %w", w.path, fs.ErrClosed)
+	}
+	w.s.release(w.path)
+}
+
+// Put stores a blob that is in memory. One that is there already, undamaged, is no error.
+func (s *Store) Put(group string, digest label.Hash, tag string, data []byte) error {
+	path, err := s.path(group, digest)
+	if err != nil {
+		return err
+	}
+	if got := label.Sum(tag, data); got != digest {
+		return &DigestError{path, digest, got}
+	}
+	if s.Has(group, digest) {
+		_, err := s.Read(group, digest, tag)
+		var damaged *DigestError
+		if setAside := errors.As(err, &damaged) && !s.Has(group, digest); !setAside {
+			return err
+		}
+	}
+	w, err := s.create(group, digest, tag, int64(len(data)), false)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	return w.Commit()
+}
