@@ -1,0 +1,186 @@
+package llm
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/ruche-federation/ruche/node/llm/gguf"
+)
+
+// configMax bounds config.json.
+const configMax = 1 << 20
+
+// hfConfig is config.json in its published spelling and in that of transformers 5.
+type hfConfig struct {
+	Architectures []string `json:"architectures"`
+	ModelType     string   `json:"model_type"`
+	Act           string   `json:"hidden_act"`
+	Dim           int      `json:"hidden_size"`
+	Layers        int      `json:"num_hidden_layers"`
+	Heads         int      `json:"num_attention_heads"`
+	KVHeads       *int     `json:"num_key_value_heads"`
+	HeadDim       *int     `json:"head_dim"`
+	Hidden        int      `json:"intermediate_size"`
+	Vocab         int      `json:"vocab_size"`
+	Context       int      `json:"max_position_embeddings"`
+	NormEps       float64  `json:"rms_norm_eps"`
+	Tied          bool     `json:"tie_word_embeddings"`
+	AttentionBias bool     `json:"attention_bias"`
+	MLPBias       bool     `json:"mlp_bias"`
+	Window        *int     `json:"sliding_window"`
+	Theta         *float64 `json:"rope_theta"`
+	Scaling       *hfRope  `json:"rope_scaling"`
+	Parameters    *hfRope  `json:"rope_parameters"` // transformers 5: theta and scaling together
+	Interleaved   bool     `json:"rope_interleaved"`
+	PretrainingTP int      `json:"pretraining_tp"`
+}
+
+type hfRope struct {
+	Type     string  `json:"rope_type"`
+	OldType  string  `json:"type"`
+	Theta    float64 `json:"rope_theta"`
+	Factor   float64 `json:"factor"`
+	LowFreq  float64 `json:"low_freq_factor"`
+	HighFreq float64 `json:"high_freq_factor"`
+	Original int     `json:"original_max_position_embeddings"`
+}
+
+func readConfig(path string) (Config, error) {
+	b, err := readBounded(path, configMax)
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := parseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// parseConfig reads config.json of a LLaMA-family model; what would make it another computation is refused by name.
+func parseConfig(b []byte) (Config, error) {
+	var h hfConfig
+	if err := json.NewDecoder(bytes.NewReader(b)).Decode(&h); err != nil {
+		return Config{}, err
+	}
+	switch h.ModelType {
+	case "llama", "mistral":
+	default:
+		return Config{}, fmt.Errorf("model_type is %.40q, this program runs llama and mistral", h.ModelType)
+	}
+	switch {
+	case h.Act != "" && h.Act != "silu":
+		return Config{}, fmt.Errorf("hidden_act is %.40q, this program runs silu", h.Act)
+	case h.AttentionBias:
+		return Config{}, fmt.Errorf("attention_bias is set, this program runs none")
+	case h.MLPBias:
+		return Config{}, fmt.Errorf("mlp_bias is set, this program runs none")
+	case h.Interleaved:
+		return Config{}, fmt.Errorf("rope_interleaved is set, this program runs rotate_half")
+	}
+	c := Config{Dim: h.Dim, Layers: h.Layers, Heads: h.Heads, KVHeads: h.Heads, Hidden: h.Hidden, Vocab: h.Vocab, Context: h.Context,
+		NormEps: h.NormEps, Tied: h.Tied, Rope: Rope{Theta: 10000}}
+	if c.NormEps == 0 {
+		c.NormEps = 1e-6 // transformers' default
+	}
+	if h.KVHeads != nil {
+		c.KVHeads = *h.KVHeads
+	}
+	switch {
+	case h.HeadDim != nil:
+		c.HeadDim = *h.HeadDim
+	case h.Heads > 0 && h.Dim%h.Heads == 0:
+		c.HeadDim = h.Dim / h.Heads
+	default:
+		return c, fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing", h.Dim, h.Heads)
+	}
+	if h.Window != nil && h.ModelType == "mistral" {
+		c.Window = *h.Window
+	}
+	if h.Theta != nil {
+		c.Rope.Theta = *h.Theta
+	}
+	scaling := h.Scaling
+	if h.Parameters != nil {
+		scaling = h.Parameters
+		if h.Parameters.Theta != 0 {
+			c.Rope.Theta = h.Parameters.Theta
+		}
+	}
+	if scaling != nil {
+		kind := scaling.Type
+		if kind == "" {
+			kind = scaling.OldType
+		}
+		switch kind {
+		case "", "default":
+		case "llama3":
+			c.Rope.Factor, c.Rope.LowFreq, c.Rope.HighFreq, c.Rope.OriginalContext = scaling.Factor, scaling.LowFreq, scaling.HighFreq, scaling.Original
+			if c.Rope.Factor == 0 {
+				return c, fmt.Errorf("rope_scaling of type llama3 has no factor")
+			}
+		default:
+			return c, fmt.Errorf("rope_scaling is of type %.40q, this program runs default and llama3", kind)
+		}
+	}
+	return c, c.Validate()
+}
+
+// ggufConfig reads the keys of a LLaMA GGUF.
+func ggufConfig(f *gguf.File) (Config, error) {
+	arch, err := f.Text("general.architecture")
+	if err != nil {
+		return Config{}, err
+	}
+	if arch != "llama" {
+		return Config{}, fmt.Errorf("general.architecture is %.40q, this program runs llama", arch)
+	}
+	var first error
+	num := func(key string, otherwise ...uint64) int {
+		v, err := f.Uint("llama." + key)
+		if err != nil && len(otherwise) > 0 && !f.Has("llama."+key) {
+			return int(otherwise[0])
+		}
+		if err != nil && first == nil {
+			first = err
+		}
+		if v > 1<<30 {
+			v = 1 << 30 // Validate names the field
+		}
+		return int(v)
+	}
+	c := Config{Dim: num("embedding_length"), Layers: num("block_count"), Heads: num("attention.head_count"), Hidden: num("feed_forward_length"), Context: num("context_length")}
+	c.KVHeads = num("attention.head_count_kv", uint64(c.Heads))
+	if first != nil {
+		return c, first
+	}
+	if c.NormEps, err = f.Float("llama.attention.layer_norm_rms_epsilon"); err != nil {
+		return c, err
+	}
+	c.Rope.Theta = 10000
+	if f.Has("llama.rope.freq_base") {
+		if c.Rope.Theta, err = f.Float("llama.rope.freq_base"); err != nil {
+			return c, err
+		}
+	}
+	if f.Has("llama.rope.scaling.type") {
+		if kind, err := f.Text("llama.rope.scaling.type"); err != nil || kind != "none" {
+			return c, fmt.Errorf("llama.rope.scaling.type is %.40q, this program runs none in GGUF", kind)
+		}
+	}
+	if _, ok := f.Tensor("rope_freqs.weight"); ok {
+		return c, fmt.Errorf("tensor rope_freqs.weight: scaled rotary frequencies in GGUF are not run; use the Hugging Face folder")
+	}
+	if c.Heads > 0 {
+		c.HeadDim = num("attention.key_length", uint64(c.Dim/c.Heads))
+	}
+	t, ok := f.Tensor("token_embd.weight")
+	if !ok || len(t.Shape) != 2 {
+		return c, fmt.Errorf("tensor token_embd.weight is missing or no matrix")
+	}
+	c.Vocab = t.Shape[0]
+	_, separate := f.Tensor("output.weight")
+	c.Tied = !separate
+	return c, c.Validate()
+}
