@@ -88,7 +88,7 @@ func Run(ctx context.Context, app *urfave.App, args []string, stdout, stderr io.
 // report tells an error to whoever listens: an envelope on stdout for programs, lines on stderr for people.
 func report(format string, stdout, stderr io.Writer, name string, e *Error) {
 	if format == FormatTable {
-		fmt.Fprintf(stderr, "%s: %s\n", name, strings.TrimSpace(message(e)))
+		fmt.Fprintf(stderr, "%s: %s\n", name, message(e))
 		if e.Hint != "" {
 			fmt.Fprintf(stderr, "%s: hint: %s\n", name, e.Hint)
 		}
@@ -257,5 +257,7 @@ func formatOf(args []string) string {
 	return format
 }
 
-// message is the error's text.
-func message(e *Error) string { return e.Err.Error() }
+// message is the error's text on one line. It may quote a server, which must not move our cursor.
+func message(e *Error) string {
+	return Printable(strings.ReplaceAll(strings.TrimSpace(e.Err.Error()), "\n", "; "))
+}

@@ -136,21 +136,21 @@ type Table struct {
 func (t *Table) Add(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
-		if row[i] = printable(fmt.Sprint(c)); row[i] == "" {
+		if row[i] = Printable(fmt.Sprint(c)); row[i] == "" {
 			row[i] = "-"
 		}
 	}
 	t.Rows = append(t.Rows, row)
 }
 
-// printable takes out what a terminal would obey: names and reasons come from other people's machines. Good and Bad
+// Printable takes out what a terminal would obey: names and reasons come from other people's machines. Good and Bad
 // colour a cell by an escape sequence of ours, which stays.
-func printable(s string) string {
+func Printable(s string) string {
 	s, coloured := strings.CutPrefix(s, "\x1b[3")
 	if coloured {
 		sgr, rest, _ := strings.Cut(s, "m")
 		if rest, ended := strings.CutSuffix(rest, "\x1b[0m"); ended && (sgr == "1" || sgr == "2") {
-			return "\x1b[3" + sgr + "m" + printable(rest) + "\x1b[0m"
+			return "\x1b[3" + sgr + "m" + Printable(rest) + "\x1b[0m"
 		}
 		s = "\x1b[3" + s
 	}
@@ -171,7 +171,7 @@ func (t *Table) Write(w io.Writer, headers bool) error {
 	width := make([]int, len(t.Columns))
 	for _, r := range rows {
 		for i, cell := range r {
-			width[i] = max(width[i], utf8.RuneCountInString(cell))
+			width[i] = max(width[i], cellWidth(cell))
 		}
 	}
 	var b strings.Builder
@@ -179,13 +179,23 @@ func (t *Table) Write(w io.Writer, headers bool) error {
 		for i, cell := range r {
 			b.WriteString(cell)
 			if i < len(r)-1 {
-				b.WriteString(strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+3))
+				b.WriteString(strings.Repeat(" ", width[i]-cellWidth(cell)+3))
 			}
 		}
 		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// cellWidth is the number of columns of a cell; the colour of Good and Bad takes none.
+func cellWidth(cell string) int {
+	if rest, ok := strings.CutPrefix(cell, "\x1b[3"); ok {
+		if _, rest, ok = strings.Cut(rest, "m"); ok {
+			cell = strings.TrimSuffix(rest, "\x1b[0m")
+		}
+	}
+	return utf8.RuneCountInString(cell)
 }
 
 // Age writes a duration for people in at most two units: 42s, 3m20s, 5h12m, 9d4h.
