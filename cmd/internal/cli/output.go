@@ -23,6 +23,9 @@ const (
 
 const schemaVersion = "1"
 
+// DemoLabel stands wherever something of a demo charter shows: its cohorts are too small to hide anyone.
+const DemoLabel = "DEMO, NOT PRIVATE"
+
 // envelope is what every answer in JSON looks like.
 type envelope struct {
 	Schema    string `json:"schema_version"`
