@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/ruche-federation/ruche/cmd/internal/cli"
+	"github.com/ruche-federation/ruche/coordinator/charter"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+)
+
+func membersCommand() *urfave.Command {
+	return &urfave.Command{Name: "members", Usage: "the consortium's members", Subcommands: []*urfave.Command{listMembersCommand()}}
+}
+
+// memberLine is one line of `members list`.
+type memberLine struct {
+	Index      int    `json:"index"`
+	Name       string `json:"name"`
+	Role       string `json:"role"` // every member is a voter so far
+	Leader     bool   `json:"leader"`
+	Term       uint64 `json:"term"`
+	Committed  uint64 `json:"committed"`
+	Applied    uint64 `json:"applied"`
+	Epoch      uint64 `json:"epoch"`
+	OpenRounds uint32 `json:"open_rounds"`
+	Reachable  bool   `json:"reachable"`
+	Problem    string `json:"problem"` // why it is not reachable
+	DeviceURL  string `json:"device_url"`
+	Label      string `json:"label"`
+}
+
+func listMembersCommand() *urfave.Command {
+	return &urfave.Command{
+		Name: "list", Usage: "each member's word about itself; with --member, how that one sees the others",
+		Action: func(c *urfave.Context) error {
+			if _, err := cli.Args(c, 0, 0, "[--member NAME]"); err != nil {
+				return err
+			}
+			k, err := dial(c)
+			if err != nil {
+				return err
+			}
+			defer k.close()
+			var lines []memberLine
+			if k.only >= 0 {
+				r, _, err := ask(c.Context, k, askMembers)
+				if err != nil {
+					return err
+				}
+				lines = seenBy(k.ch, r)
+			} else {
+				k.timeout = min(k.timeout, memberAskMax)
+				lines = askEach(c.Context, k)
+			}
+			reached := 0
+			for _, l := range lines {
+				if l.Reachable {
+					reached++
+				} else if l.Problem != "" {
+					cli.Out(c).Notef("%s", cli.Printable(l.Problem))
+				}
+			}
+			err = cli.Rows(cli.Out(c), lines, func() *cli.Table { return membersTable(lines) })
+			if err == nil && reached < k.ch.Needed() {
+				cli.Out(c).Notef("%d of %d members answer; rounds need %d", reached, k.ch.N, k.ch.Needed())
+			}
+			return err
+		},
+	}
+}
+
+func askMembers(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListMembersResponse, error) {
+	return c.ListMembers(ctx, &coordpb.ListMembersRequest{})
+}
+
+func newLine(ch *charter.Charter, i int) memberLine {
+	l := memberLine{Index: i, Name: ch.Members[i].Name, Role: "voter", DeviceURL: ch.Members[i].DeviceURL}
+	if ch.Demo {
+		l.Label = cli.DemoLabel
+	}
+	return l
+}
+
+// askEach takes from every member its own line only, all at once: nobody vouches for another.
+func askEach(ctx context.Context, k *consortium) []memberLine {
+	lines := make([]memberLine, k.ch.N)
+	var wg sync.WaitGroup
+	for i := range lines {
+		wg.Go(func() {
+			lines[i] = newLine(k.ch, i)
+			r, err := askOne(ctx, k, i, askMembers)
+			if err != nil {
+				lines[i].Problem = err.Error()
+				return
+			}
+			for _, s := range r.GetMembers() {
+				if s.GetSelf() {
+					lines[i].fill(s)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return lines
+}
+
+// seenBy is one member's view of all.
+func seenBy(ch *charter.Charter, r *coordpb.ListMembersResponse) []memberLine {
+	lines := make([]memberLine, ch.N)
+	for i := range lines {
+		lines[i] = newLine(ch, i)
+	}
+	for _, s := range r.GetMembers() {
+		if i := int(s.GetIndex()); i < len(lines) {
+			lines[i].fill(s)
+		}
+	}
+	return lines
+}
+
+// fill copies what the charter does not say.
+func (l *memberLine) fill(s *coordpb.MemberStatus) {
+	l.Leader, l.Term, l.Committed, l.Applied = s.GetLeader(), s.GetTerm(), s.GetCommitted(), s.GetApplied()
+	l.Epoch, l.OpenRounds, l.Reachable = s.GetEpoch(), s.GetOpenRounds(), s.GetReachable()
+}
+
+func membersTable(lines []memberLine) *cli.Table {
+	t := &cli.Table{Columns: []string{"INDEX", "NAME", "ROLE", "LEADER", "TERM", "COMMITTED", "APPLIED", "EPOCH", "REACHABLE"}}
+	for _, l := range lines {
+		if !l.Reachable {
+			t.Add(l.Index, l.Name, l.Role, "", "", "", "", "", "no")
+			continue
+		}
+		t.Add(l.Index, l.Name, l.Role, yesNo(l.Leader), fmt.Sprint(l.Term), l.Committed, l.Applied, l.Epoch, "yes")
+	}
+	return t
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

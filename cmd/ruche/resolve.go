@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ruche-federation/ruche/cmd/internal/cli"
+	"github.com/ruche-federation/ruche/coordinator/charter"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+const roundHint = "a round is named by its id, a unique prefix of at least 6 digits, TASK/SEQ, TASK/latest or latest: see `ruche rounds list`"
+
+// roundNamed finds the round that a person means among those that a member lists, oldest first.
+func roundNamed(ch *charter.Charter, rounds []*coordpb.RoundSummary, name string, publishedOnly bool) (label.Hash, error) {
+	if id, err := label.ParseHash(strings.ToLower(name)); err == nil {
+		return id, nil
+	}
+	var candidates []*coordpb.RoundSummary
+	for _, r := range rounds {
+		if !publishedOnly || r.GetPhase() == round.Published.String() {
+			candidates = append(candidates, r)
+		}
+	}
+	kind := "round"
+	if publishedOnly {
+		kind = "published round"
+	}
+	task, seq, ofTask := strings.Cut(name, "/")
+	if name == "latest" {
+		if len(ch.Tasks) > 1 {
+			return label.Hash{}, cli.BadUsage("say which: "+ch.Tasks[0].ID+"/latest", "latest is ambiguous, the charter has %d tasks", len(ch.Tasks))
+		}
+		task, seq, ofTask = ch.Tasks[0].ID, "latest", true
+	}
+	if ofTask {
+		if _, ok := ch.Task(task); !ok {
+			return label.Hash{}, cli.BadUsage(roundHint, "no task is named %q", task)
+		}
+		n, err := strconv.ParseUint(seq, 10, 64)
+		if err != nil && seq != "latest" {
+			return label.Hash{}, cli.BadUsage(roundHint, "round %q: %q is no number", name, seq)
+		}
+		var found *coordpb.RoundSummary
+		for _, r := range candidates {
+			if r.GetTaskId() != task {
+				continue
+			}
+			if seq == "latest" && (found == nil || r.GetSeq() >= found.GetSeq()) || seq != "latest" && r.GetSeq() == n {
+				found = r // of two proposals of one seq the later
+			}
+		}
+		if found == nil {
+			return label.Hash{}, cli.Fail("not_found", "see `ruche rounds list`", "no %s %s", kind, name)
+		}
+		return label.HashFromBytes(found.GetRoundId())
+	}
+	return byPrefix(candidates, kind, strings.ToLower(name))
+}
+
+func byPrefix(candidates []*coordpb.RoundSummary, kind, prefix string) (label.Hash, error) {
+	if strings.Trim(prefix, "0123456789abcdef") != "" || len(prefix) > 2*label.Size {
+		return label.Hash{}, cli.BadUsage(roundHint, "round %q is no id", prefix)
+	}
+	if len(prefix) < prefixDigitsMin {
+		return label.Hash{}, cli.BadUsage(roundHint, "round %q has %d digits, needs at least %d", prefix, len(prefix), prefixDigitsMin)
+	}
+	var matches []string
+	var found []byte
+	for _, r := range candidates {
+		if id := hex.EncodeToString(r.GetRoundId()); strings.HasPrefix(id, prefix) {
+			matches, found = append(matches, id), r.GetRoundId()
+		}
+	}
+	switch len(matches) {
+	case 0:
+		return label.Hash{}, cli.Fail("not_found", "see `ruche rounds list`", "no %s begins with %s", kind, prefix)
+	case 1:
+		return label.HashFromBytes(found)
+	}
+	return label.Hash{}, cli.BadUsage("give more digits: "+strings.Join(matches, ", "), "round %s is ambiguous, %d begin with it", prefix, len(matches))
+}
+
+// listRounds asks for every round of a task, or of all tasks. It returns the member that answered.
+func listRounds(ctx context.Context, k *consortium, task string) ([]*coordpb.RoundSummary, int, error) {
+	if task != "" {
+		if _, ok := k.ch.Task(task); !ok {
+			return nil, -1, cli.BadUsage("tasks are "+taskNames(k.ch), "no task is named %q", task)
+		}
+	}
+	r, member, err := ask(ctx, k, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListRoundsResponse, error) {
+		return c.ListRounds(ctx, &coordpb.ListRoundsRequest{TaskId: task})
+	})
+	return r.GetRounds(), member, err
+}
+
+func taskNames(ch *charter.Charter) string {
+	var names []string
+	for _, t := range ch.Tasks {
+		names = append(names, t.ID)
+	}
+	return strings.Join(names, ", ")
+}
+
+// getRound asks one member for everything it knows of a round.
+func getRound(ctx context.Context, k *consortium, member int, id label.Hash) (*coordpb.RoundRecord, error) {
+	return askOne(ctx, k, member, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.RoundRecord, error) {
+		return c.GetRound(ctx, &coordpb.GetRoundRequest{RoundId: id[:]})
+	})
+}
+
+// fetchRound finds the round that a person names and fetches its record from the member that listed it.
+func fetchRound(ctx context.Context, k *consortium, name string, publishedOnly bool) (id label.Hash, rec *coordpb.RoundRecord, member int, err error) {
+	rounds, member, err := listRounds(ctx, k, "")
+	if err != nil {
+		return id, nil, -1, err
+	}
+	if id, err = roundNamed(k.ch, rounds, name, publishedOnly); err != nil {
+		return id, nil, member, err
+	}
+	if rec, err = getRound(ctx, k, member, id); err != nil {
+		return id, nil, member, err
+	}
+	return id, rec, member, nil
+}
+
+// roundSources let an audit fetch from one member.
+func roundSources(ctx context.Context, k *consortium, member int) sources {
+	return sources{
+		state: func(model label.Hash) ([]byte, error) { return fetchState(ctx, k, member, model) },
+		previous: func(task string, model label.Hash) (*coordpb.RoundRecord, error) {
+			list, err := askOne(ctx, k, member, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListRoundsResponse, error) {
+				return c.ListRounds(ctx, &coordpb.ListRoundsRequest{TaskId: task})
+			})
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range list.GetRounds() {
+				if string(r.GetModelHash()) != string(model[:]) {
+					continue
+				}
+				id, err := label.HashFromBytes(r.GetRoundId())
+				if err != nil {
+					return nil, fmt.Errorf("member %s lists a round without id", k.ch.Members[member].Name)
+				}
+				return getRound(ctx, k, member, id)
+			}
+			return nil, absent("the round it starts from is not kept any more")
+		},
+	}
+}
