@@ -15,6 +15,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -118,7 +119,7 @@ func (m *Member) Close() error {
 	if m.ingress != nil {
 		m.ingress.Close()
 	}
-	return m.epochs.close()
+	return errors.Join(m.epochs.close(), m.shelf.Close(), m.sums.Close(), m.results.Close())
 }
 
 // Apply is the log's callback: one committed entry. It returns []round.Outcome.
@@ -130,8 +131,8 @@ func (m *Member) Apply(index uint64, command []byte) any {
 	m.mu.Unlock()
 	for _, o := range outcomes {
 		if o.Code == round.UnknownCommand {
-			// Skipping it would let this member's state drift from the others'.
-			m.cfg.Logger.Error("the log holds a command of a later version: update this program", "index", index, "detail", o.Detail)
+			// To skip it would let this member's state drift from the others'.
+			return replica.Halt{Err: fmt.Errorf("the log holds a command of a later version at index %d (%s): update this program", index, o.Detail)}
 		}
 	}
 	select {
@@ -145,13 +146,13 @@ func (m *Member) Apply(index uint64, command []byte) any {
 func (m *Member) Snapshot() ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.machine.Snapshot()
+	return m.machine.Snapshot(), nil
 }
 
 // Restore is the log's callback: another member's snapshot. Its certificates are verified again; an older one is refused.
 func (m *Member) Restore(data []byte) error {
-	next, err := round.Restore(m.ch, data)
-	if err != nil {
+	next := round.New(m.ch)
+	if err := next.Restore(data); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -137,9 +137,9 @@ func (m *Member) keepEpochs(ctx context.Context) bool {
 	if m.cfg.Now().Before(m.publishLater) {
 		return false
 	}
+	m.publishLater = m.cfg.Now().Add(retryDuty) // also after success: this member may apply its own entry a little later
 	if err := m.publishEpoch(ctx, now, known, ok); err != nil {
 		m.cfg.Logger.Warn("the epoch keys are not in the log yet", "error", err)
-		m.publishLater = m.cfg.Now().Add(retryDuty)
 		return false
 	}
 	return true

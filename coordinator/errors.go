@@ -40,7 +40,6 @@ var codeOf = map[string]codes.Code{
 	string(round.BadSize):        codes.InvalidArgument,
 	string(round.BadHolders):     codes.Internal,
 	string(round.WrongAuthority): codes.InvalidArgument,
-	string(round.UnknownDevice):  codes.Unavailable,
 	string(round.TokenUsed):      codes.PermissionDenied,
 	string(round.DeviceLimit):    codes.ResourceExhausted,
 	string(round.Conflict):       codes.AlreadyExists,

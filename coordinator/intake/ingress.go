@@ -123,7 +123,7 @@ func (in *Ingress) Upload(ctx context.Context, open *coordpb.UploadOpen, next fu
 // spread copies a contribution to every other listed member and returns as soon as n-f members, this one included,
 // hold it; the rest go on in the background, and whoever is missed pulls before it acks a Close.
 func (in *Ingress) spread(ctx context.Context, c *Contribution, t Terms) (statement.Mask, error) {
-	holders := statement.Mask(0).With(in.cfg.Me)
+	holders := statement.Mask(1) << in.cfg.Me
 	answers := make(chan stored, len(t.Round.Listed))
 	asked := 0
 	for _, l := range t.Round.Listed {
@@ -139,14 +139,14 @@ func (in *Ingress) spread(ctx context.Context, c *Contribution, t Terms) (statem
 		}(l.Member)
 	}
 	var invalid error
-	for asked > 0 && holders.Count() < in.cfg.Receipts {
+	for asked > 0 && holders.Size() < in.cfg.Receipts {
 		select {
 		case a := <-answers:
 			asked--
 			var r *Refusal
 			switch {
 			case a.err == nil:
-				holders = holders.With(a.member)
+				holders |= 1 << a.member
 			case errors.As(a.err, &r) && r.Code != CodeFull && r.Code != CodeBusy:
 				invalid = fmt.Errorf("member %d: %w", a.member, a.err)
 			default:
@@ -156,13 +156,13 @@ func (in *Ingress) spread(ctx context.Context, c *Contribution, t Terms) (statem
 			return 0, ctx.Err()
 		}
 	}
-	if holders.Count() >= in.cfg.Receipts || holders.Count() >= in.cfg.StoredMin && invalid == nil {
+	if holders.Size() >= in.cfg.Receipts || holders.Size() >= in.cfg.StoredMin && invalid == nil {
 		return holders, nil
 	}
 	if invalid != nil {
 		return 0, refuse(CodeInvalidBox, "%v", invalid)
 	}
-	return 0, refuse(CodeUnavailable, "%d members hold the copy, %d are needed", holders.Count(), in.cfg.Receipts)
+	return 0, refuse(CodeUnavailable, "%d members hold the copy, %d are needed", holders.Size(), in.cfg.Receipts)
 }
 
 // copyTo streams one contribution to one member.

@@ -67,14 +67,6 @@ func (s *Shelf) Y(c *Contribution) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// Offset is how many bytes of y are here, of a whole contribution or of an upload that broke off.
-func (s *Shelf) Offset(c *Contribution) uint64 {
-	if s.Has(c.Header.Round, c.Hash) {
-		return uint64(c.YBytes())
-	}
-	return uint64(s.blobs.Partial(c.Header.Round.String(), c.Header.Y))
-}
-
 // Receive takes y chunk by chunk and returns when the contribution is whole on disk: y, then the head, each with its
 // folder. Chunks that lie before what is already here are skipped, so a resumed and a repeated upload are one thing.
 func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coordpb.Chunk, error)) error {
@@ -95,6 +87,9 @@ func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coor
 
 func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, next func() (*coordpb.Chunk, error)) error {
 	w, err := s.blobs.Create(group, c.Header.Y, label.TagContribution, c.YBytes())
+	if errors.Is(err, blob.ErrExists) {
+		return nil // another upload of the same bytes came first
+	}
 	if err != nil {
 		return storeError(err)
 	}
@@ -182,6 +177,9 @@ func (s *Shelf) RemoveRound(round label.Hash) error {
 	}
 	return os.RemoveAll(filepath.Join(s.heads, round.String()))
 }
+
+// Close gives the folder back.
+func (s *Shelf) Close() error { return s.blobs.Close() }
 
 // Rounds lists the rounds of which anything is here.
 func (s *Shelf) Rounds() ([]label.Hash, error) {
