@@ -60,6 +60,12 @@ func (s Split) bounds(n int) (from, to int) {
 	return 0, 0
 }
 
+// Of gives the part of a whole journal's texts that belongs to s.
+func (s Split) Of(all []string) []string {
+	from, to := s.bounds(len(all))
+	return all[from:to:to]
+}
+
 // Record is one thing that the owner said.
 type Record struct {
 	Seq        int       `json:"seq"` // from 0, in the order of time

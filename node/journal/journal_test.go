@@ -204,6 +204,11 @@ func TestSplitsAreChronologicalAndNeverMix(t *testing.T) {
 					trained[x] = true
 				}
 			}
+			all, err := j.Texts(All)
+			must(t, err)
+			if strings.Join(s.Of(all), "|") != strings.Join(texts, "|") {
+				t.Fatalf("at %d records %v has two meanings", n+1, s)
+			}
 			whole = append(whole, texts...)
 		}
 		all, err := j.Texts(All)

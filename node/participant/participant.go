@@ -142,6 +142,9 @@ func (p *Participant) Ledger() *Ledger { return p.ledger }
 // Seq is the round whose state the device has adopted, 0 before the first.
 func (p *Participant) Seq() uint64 { return p.current.Seq }
 
+// State is the hash of that state.
+func (p *Participant) State() label.Hash { return p.current.Model }
+
 // Run steps until the context ends. Errors are logged and tried again: a device that is offline waits.
 func (p *Participant) Run(ctx context.Context) error {
 	for {
