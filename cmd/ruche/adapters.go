@@ -140,7 +140,7 @@ type exported struct {
 
 // verifiedState fetches a published state and the round that made it, and refuses it unless everything checks out.
 func verifiedState(ctx context.Context, k *consortium, name string) (*exported, error) {
-	id, rec, member, err := fetchRound(ctx, k, name, true)
+	id, rec, member, err := fetchRound(ctx, k, name, anAdapter)
 	if err != nil {
 		return nil, err
 	}

@@ -104,13 +104,30 @@ func askOne[T any](ctx context.Context, k *consortium, member int, f func(contex
 	if err == nil {
 		return v, nil
 	}
-	name := k.ch.Members[member].Name
-	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "pinned peer") {
-		return v, &cli.Error{Code: cli.Connect, Word: "wrong_peer", Hint: "the address answers with another key than the charter's: check the address, then the charter",
-			Err: fmt.Errorf("member %s: %w", name, err)}
+	s, ok := status.FromError(err)
+	if ok {
+		err = said{s}
 	}
-	return v, fmt.Errorf("member %s: %w", name, err)
+	err = fmt.Errorf("member %s: %w", k.ch.Members[member].Name, err)
+	if ok && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "pinned peer") {
+		return v, &cli.Error{Code: cli.Connect, Word: "wrong_peer", Hint: "the address answers with another key than the charter's: check the address, then the charter", Err: err}
+	}
+	return v, err
 }
+
+// said is what a member answered, without gRPC's wrapping.
+type said struct{ s *status.Status }
+
+func (e said) Error() string {
+	m := e.s.Message()
+	if _, inner, ok := strings.Cut(m, `desc = "`); ok {
+		m = strings.TrimSuffix(strings.TrimPrefix(inner, "transport: "), `"`)
+	}
+	return m
+}
+
+// GRPCStatus keeps the code for cli.Classify.
+func (e said) GRPCStatus() *status.Status { return e.s }
 
 // ask asks the member that --member names, or one after the other until one answers. It returns the member too: what it
 // says is its word alone.
@@ -120,7 +137,7 @@ func ask[T any](ctx context.Context, k *consortium, f func(context.Context, coor
 		return v, k.only, err
 	}
 	var zero T
-	var said, unreachable error // the first of each kind
+	var refused, unreachable error // the first of each kind
 	for i := range k.clients {
 		v, err := askOne(ctx, k, i, f)
 		if err == nil {
@@ -131,14 +148,14 @@ func ask[T any](ctx context.Context, k *consortium, f func(context.Context, coor
 		}
 		if e := cli.Classify(err); e.Code == cli.Usage {
 			return zero, i, err // another member would say the same
-		} else if e.Code == cli.Failed && said == nil {
-			said = err
+		} else if e.Code == cli.Failed && refused == nil {
+			refused = err
 		} else if unreachable == nil {
 			unreachable = err
 		}
 	}
-	if said != nil {
-		return zero, -1, said
+	if refused != nil {
+		return zero, -1, refused
 	}
 	return zero, -1, fmt.Errorf("no member answers: %w", unreachable)
 }

@@ -46,6 +46,7 @@ func listMembersCommand() *urfave.Command {
 			}
 			defer k.close()
 			var lines []memberLine
+			var first error
 			if k.only >= 0 {
 				r, _, err := ask(c.Context, k, askMembers)
 				if err != nil {
@@ -54,13 +55,19 @@ func listMembersCommand() *urfave.Command {
 				lines = seenBy(k.ch, r)
 			} else {
 				k.timeout = min(k.timeout, memberAskMax)
-				lines = askEach(c.Context, k)
+				lines, first = askEach(c.Context, k)
 			}
 			reached := 0
 			for _, l := range lines {
 				if l.Reachable {
 					reached++
-				} else if l.Problem != "" {
+				}
+			}
+			if reached == 0 && first != nil {
+				return fmt.Errorf("no member answers: %w", first)
+			}
+			for _, l := range lines {
+				if l.Problem != "" {
 					cli.Out(c).Notef("%s", cli.Printable(l.Problem))
 				}
 			}
@@ -85,16 +92,17 @@ func newLine(ch *charter.Charter, i int) memberLine {
 	return l
 }
 
-// askEach takes from every member its own line only, all at once: nobody vouches for another.
-func askEach(ctx context.Context, k *consortium) []memberLine {
-	lines := make([]memberLine, k.ch.N)
+// askEach takes from every member its own line only, all at once: nobody vouches for another. The error is the first
+// of those who did not answer.
+func askEach(ctx context.Context, k *consortium) ([]memberLine, error) {
+	lines, errs := make([]memberLine, k.ch.N), make([]error, k.ch.N)
 	var wg sync.WaitGroup
 	for i := range lines {
 		wg.Go(func() {
 			lines[i] = newLine(k.ch, i)
 			r, err := askOne(ctx, k, i, askMembers)
 			if err != nil {
-				lines[i].Problem = err.Error()
+				lines[i].Problem, errs[i] = err.Error(), err
 				return
 			}
 			for _, s := range r.GetMembers() {
@@ -105,7 +113,12 @@ func askEach(ctx context.Context, k *consortium) []memberLine {
 		})
 	}
 	wg.Wait()
-	return lines
+	for _, err := range errs {
+		if err != nil {
+			return lines, err
+		}
+	}
+	return lines, nil
 }
 
 // seenBy is one member's view of all.

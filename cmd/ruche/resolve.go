@@ -16,27 +16,44 @@ import (
 
 const roundHint = "a round is named by its id, a unique prefix of at least 6 digits, TASK/SEQ, TASK/latest or latest: see `ruche rounds list`"
 
+// wanted says which rounds a name may stand for.
+type wanted byte
+
+const (
+	anyRound  wanted = iota
+	anAdapter        // published, of kind lora
+)
+
 // roundNamed finds the round that a person means among those that a member lists, oldest first.
-func roundNamed(ch *charter.Charter, rounds []*coordpb.RoundSummary, name string, publishedOnly bool) (label.Hash, error) {
+func roundNamed(ch *charter.Charter, rounds []*coordpb.RoundSummary, name string, want wanted) (label.Hash, error) {
 	if id, err := label.ParseHash(strings.ToLower(name)); err == nil {
 		return id, nil
 	}
 	var candidates []*coordpb.RoundSummary
 	for _, r := range rounds {
-		if !publishedOnly || r.GetPhase() == round.Published.String() {
+		if want == anyRound || r.GetPhase() == round.Published.String() {
 			candidates = append(candidates, r)
 		}
 	}
 	kind := "round"
-	if publishedOnly {
+	if want == anAdapter {
 		kind = "published round"
+	}
+	var tasks []string // that latest may mean
+	for _, t := range ch.Tasks {
+		if want == anyRound || t.Kind == charter.KindLoRA {
+			tasks = append(tasks, t.ID)
+		}
 	}
 	task, seq, ofTask := strings.Cut(name, "/")
 	if name == "latest" {
-		if len(ch.Tasks) > 1 {
-			return label.Hash{}, cli.BadUsage("say which: "+ch.Tasks[0].ID+"/latest", "latest is ambiguous, the charter has %d tasks", len(ch.Tasks))
+		if len(tasks) == 0 {
+			return label.Hash{}, cli.Fail("no_adapter", "see `ruche charter show`", "no task of the charter is of kind %s", charter.KindLoRA)
 		}
-		task, seq, ofTask = ch.Tasks[0].ID, "latest", true
+		if len(tasks) > 1 {
+			return label.Hash{}, cli.BadUsage("say which: "+tasks[0]+"/latest", "latest is ambiguous, there are %d tasks", len(tasks))
+		}
+		task, seq, ofTask = tasks[0], "latest", true
 	}
 	if ofTask {
 		if _, ok := ch.Task(task); !ok {
@@ -115,12 +132,12 @@ func getRound(ctx context.Context, k *consortium, member int, id label.Hash) (*c
 }
 
 // fetchRound finds the round that a person names and fetches its record from the member that listed it.
-func fetchRound(ctx context.Context, k *consortium, name string, publishedOnly bool) (id label.Hash, rec *coordpb.RoundRecord, member int, err error) {
+func fetchRound(ctx context.Context, k *consortium, name string, want wanted) (id label.Hash, rec *coordpb.RoundRecord, member int, err error) {
 	rounds, member, err := listRounds(ctx, k, "")
 	if err != nil {
 		return id, nil, -1, err
 	}
-	if id, err = roundNamed(k.ch, rounds, name, publishedOnly); err != nil {
+	if id, err = roundNamed(k.ch, rounds, name, want); err != nil {
 		return id, nil, member, err
 	}
 	if rec, err = getRound(ctx, k, member, id); err != nil {

@@ -122,7 +122,7 @@ func waitRound(ctx context.Context, k *consortium, name string, p *cli.Progress)
 	for {
 		rounds, _, err := listRounds(ctx, k, "")
 		if err == nil {
-			id, err := roundNamed(k.ch, rounds, name, false)
+			id, err := roundNamed(k.ch, rounds, name, anyRound)
 			if err != nil && cli.Classify(err).Code == cli.Usage {
 				return roundLine{}, err
 			}

@@ -111,7 +111,7 @@ func showRoundCommand() *urfave.Command {
 				return err
 			}
 			defer k.close()
-			id, rec, member, err := fetchRound(c.Context, k, args[0], false)
+			id, rec, member, err := fetchRound(c.Context, k, args[0], anyRound)
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func verifyRoundCommand() *urfave.Command {
 
 // verifyNamed audits the round at one member, or at all of them.
 func verifyNamed(ctx context.Context, k *consortium, name string, all bool) (*verifyReport, error) {
-	id, rec, member, err := fetchRound(ctx, k, name, false)
+	id, rec, member, err := fetchRound(ctx, k, name, anyRound)
 	if err != nil {
 		return nil, err
 	}
