@@ -52,7 +52,7 @@ const (
 	baseFolder  = "base"
 	charterFile = "charter.json"
 	certFile    = "device.cert"
-	ledgerFile  = "ledger"
+	LedgerFile  = "ledger" // a file of package participant
 	lockFile    = "lock"
 	statusFile  = "status.json"
 	peftFolder  = "adapters/current-peft"

@@ -38,6 +38,10 @@ const (
 	journalTries = 50
 	journalWait  = 100 * time.Millisecond
 
+	// lockTries is how often a starting device asks for its folder while somebody only looks.
+	lockTries = 4
+	lockWait  = 50 * time.Millisecond
+
 	// evaluationWindow is the most tokens that a loss is measured over at once; less where the model's context is less.
 	evaluationWindow = 128
 

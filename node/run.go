@@ -113,7 +113,7 @@ func open(ctx context.Context, dir string, o RunOptions, kind string, learner fu
 	if kind == charter.KindLoRA && base.String() != e.home.Info.Base.SHA256 {
 		return nil, &TaskError{fmt.Sprintf("task %s is for the base model %s, this device has %s", e.task.ID, base, e.home.Info.Base.SHA256)}
 	}
-	if e.lock, err = durable.Lock(filepath.Join(dir, lockFile)); err != nil {
+	if e.lock, err = lockFolder(ctx, dir); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -142,6 +142,21 @@ func open(ctx context.Context, dir string, o RunOptions, kind string, learner fu
 	}
 	o.Logger.Info("device is up", "consortium", ch.Consortium, "task", e.task.ID, "observe", o.Observe, "seq", e.part.Seq(), "demo", ch.Demo)
 	return e, nil
+}
+
+// lockFolder takes the folder for this process. It tries a few times: Running takes the lock for a moment to look.
+func lockFolder(ctx context.Context, dir string) (*durable.FileLock, error) {
+	for try := 1; ; try++ {
+		lock, err := durable.Lock(filepath.Join(dir, lockFile))
+		if !errors.Is(err, durable.ErrLocked) || try == lockTries {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(lockWait):
+		}
+	}
 }
 
 // close gives everything back. The status says that nobody is at work any more.

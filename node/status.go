@@ -3,7 +3,9 @@ package node
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -79,6 +81,22 @@ func ReadStatus(dir string) (Status, error) {
 		return s, fmt.Errorf("%s has version %d, this program reads %d", filepath.Join(dir, statusFile), s.Version, statusVersion)
 	}
 	return s, nil
+}
+
+// Running is whether a process works in a device's folder now.
+func Running(dir string) (bool, error) {
+	path := filepath.Join(dir, lockFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	lock, err := durable.Lock(path)
+	if errors.Is(err, durable.ErrLocked) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, lock.Close()
 }
 
 // reporter keeps status.json true.
