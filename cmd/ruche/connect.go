@@ -59,12 +59,10 @@ func dial(c *urfave.Context) (*consortium, error) {
 		}
 	}
 	for _, m := range ch.Members {
-		creds := credentials.NewTLS(pin.Client(ed25519.PublicKey(m.TLSKey), "h2"))
-		conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(m.DeviceURL, "https://"), grpc.WithTransportCredentials(creds),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(recordBytesMax)))
+		conn, err := dialMember(m)
 		if err != nil {
 			k.close()
-			return nil, fmt.Errorf("member %s: %w", m.Name, err)
+			return nil, err
 		}
 		k.conns = append(k.conns, conn)
 		k.clients = append(k.clients, coordpb.NewDeviceClient(conn))
@@ -73,6 +71,17 @@ func dial(c *urfave.Context) (*consortium, error) {
 		cli.Out(c).Notef("%s: cohorts of consortium %s hide nobody", cli.DemoLabel, ch.Consortium)
 	}
 	return k, nil
+}
+
+// dialMember prepares a connection to a member's device port: to the holder of the key in its card, or to nobody.
+func dialMember(m charter.Card) (*grpc.ClientConn, error) {
+	creds := credentials.NewTLS(pin.Client(ed25519.PublicKey(m.TLSKey), "h2"))
+	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(m.DeviceURL, "https://"), grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(recordBytesMax)))
+	if err != nil {
+		return nil, fmt.Errorf("member %s: %w", m.Name, err)
+	}
+	return conn, nil
 }
 
 func (k *consortium) close() {
