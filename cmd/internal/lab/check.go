@@ -1,0 +1,172 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/node/participant"
+)
+
+// Check holds everything that was said and everything on the disks against SA 8: what was judged while it was said, and
+// what has to stay true.
+func (f *Federation) Check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.Seats {
+		f.checkState(s)
+		f.checkSums(s)
+	}
+	f.checkReceipts()
+	return f.violations()
+}
+
+// checkState: at one index all members are equal, whatever road led there (11).
+func (f *Federation) checkState(s *Seat) {
+	p := s.process.Load()
+	if p == nil || p.applied == 0 || p.applied == p.checked {
+		return
+	}
+	p.checked = p.applied
+	data, err := p.member.Snapshot()
+	if err != nil {
+		f.fail("member %d: snapshot: %v", s.Index, err)
+		return
+	}
+	m := round.New(f.Charter)
+	if err := m.Restore(data); err != nil {
+		f.fail("member %d: its snapshot at %d cannot be restored: %v", s.Index, p.applied, err)
+		return
+	}
+	if m.Applied() != p.applied || m.Digest() != f.digests[p.applied-1] {
+		f.fail("invariant 11: member %d has another state at index %d than the log gives", s.Index, p.applied)
+	}
+	if f.secrets.within(data) { // 9, 14
+		f.fail("invariant 9: the snapshot of member %d holds a secret", s.Index)
+	}
+	if p.applied%3 == 0 {
+		s.snapshot = &snapshot{p.applied, data}
+	}
+}
+
+// checkSums: no sum of masks exists anywhere before its member has applied the certificate (3).
+func (f *Federation) checkSums(s *Seat) {
+	p := s.process.Load()
+	if p == nil {
+		return
+	}
+	for _, r := range f.trace.order {
+		if entries, err := os.ReadDir(filepath.Join(s.Dir, "sums", r.id.String())); err != nil || len(entries) == 0 {
+			continue
+		}
+		// What the member knew when it wrote it is at most what the log holds now.
+		if v, ok := r.certified(f.Charter, uint64(len(f.entries))); !ok || v == statement.Dead() {
+			f.fail("invariant 3: member %d holds sums of round %s, which has no certificate", s.Index, r.id)
+		}
+	}
+}
+
+// checkReceipts: who signed a receipt holds the copy until its round has ended (8).
+func (f *Federation) checkReceipts() {
+	kept := f.receipts[:0]
+	for _, c := range f.receipts {
+		s := f.Seats[c.member]
+		if r, ok := f.observer.Round(c.round); !ok || r.Phase.Terminal() {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(s.Dir, "blobs", "heads", c.round.String(), c.header.String())); err != nil || !s.hasY(c.round, c.y) {
+			f.fail("invariant 8: member %d has lost a contribution that it receipted (%v)", c.member, err)
+			continue
+		}
+		kept = append(kept, c)
+	}
+	f.receipts = kept
+}
+
+// Finish looks at what ended: every device's acks, and the last log lines (7, 14).
+func (f *Federation) Finish() error {
+	if err := f.Check(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.Devices {
+		entries, err := participant.ReadLedger(filepath.Join(d.Dir, "ledger"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			f.fail("%s: %v", d.Name, err)
+		}
+		for _, e := range entries {
+			if e.Kind == participant.KindAck {
+				f.checkAcked(d, e)
+			}
+		}
+	}
+	f.secrets.flush()
+	return f.violations()
+}
+
+// checkAcked: what was acknowledged counts, or the deciding Acks say why not, or the round is dead (7).
+func (f *Federation) checkAcked(d *Device, e participant.Entry) {
+	r := f.trace.rounds[e.Round]
+	v, ok := f.observer.Round(e.Round)
+	if r == nil || !ok {
+		f.fail("%s has an ack of an unknown round", d.Name)
+		return
+	}
+	at := -1
+	for i, a := range r.accepts {
+		if a.Header == e.Header {
+			at = i
+		}
+	}
+	if at < 0 {
+		f.fail("invariant 7: %s has an ack of a contribution that the log never accepted", d.Name)
+		return
+	}
+	if v.Phase != round.Published {
+		return
+	}
+	for _, a := range r.set {
+		if a.Header == e.Header {
+			return
+		}
+	}
+	for _, j := range r.decided.Active.Members() {
+		if r.decided.acks[j].Verdicts[at] != statement.OK {
+			return
+		}
+	}
+	f.fail("invariant 7: the acknowledged contribution of %s is not in the published set of round %d, and no Ack says why", d.Name, r.rc.Seq)
+}
+
+// hasY reports whether a masked vector lies whole on the member's disk.
+func (s *Seat) hasY(id, y label.Hash) bool {
+	matches, err := filepath.Glob(filepath.Join(s.Dir, "blobs", "y", id.String(), y.String()))
+	return err == nil && len(matches) == 1
+}
+
+// parseOpen reads a head as it lies on the shelf.
+func parseOpen(head []byte) (*coordpb.UploadOpen, error) {
+	open := new(coordpb.UploadOpen)
+	return open, proto.Unmarshal(head, open)
+}
+
+// device finds a device by its id.
+func (f *Federation) device(id label.Hash) (*Device, error) {
+	for _, d := range f.Devices {
+		if d.ID == id {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("no device of the lab has the id %s", id)
+}

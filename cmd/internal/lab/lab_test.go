@@ -1,0 +1,105 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"testing"
+
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+)
+
+// sizes are the rows of SA 2.2, with how many members may be missing.
+var sizes = []struct{ n, f, missing int }{{1, 0, 0}, {2, 1, 0}, {3, 1, 0}, {4, 1, 1}, {5, 1, 1}, {5, 2, 0}, {7, 2, 2}, {7, 3, 0}}
+
+// story makes a federation in a folder in memory, where there is one: what is tested is order, not the disk. The seed is
+// the test's name, and printed when it fails.
+func story(t *testing.T, o Options) *Federation {
+	t.Helper()
+	h := fnv.New64a()
+	h.Write([]byte(t.Name()))
+	if o.Seed == 0 {
+		o.Seed = h.Sum64()
+	}
+	o.Dir = t.TempDir()
+	if memory, err := os.MkdirTemp("/dev/shm", "lab"); err == nil {
+		t.Cleanup(func() { os.RemoveAll(memory) })
+		o.Dir = memory
+	}
+	f, err := New(o)
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("seed %d, after %d steps and %d turns", o.Seed, f.Steps(), f.Turns())
+		}
+		must(t, f.Close())
+	})
+	must(t, f.Start())
+	return f
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until steps until the newest round has reached a phase.
+func until(t testing.TB, f *Federation, p round.Phase) {
+	t.Helper()
+	must(t, f.RunUntil("the round is "+p.String(), func() bool { return reached(f, p) }, 60))
+}
+
+func reached(f *Federation, p round.Phase) bool {
+	v, _ := f.Round()
+	for _, t := range v.Times {
+		if t.Phase == p {
+			return true
+		}
+	}
+	return false
+}
+
+// everybody lets all devices contribute, and all of them must be acknowledged.
+func everybody(t testing.TB, f *Federation, devices ...*Device) {
+	t.Helper()
+	must(t, f.Contribute(devices...))
+	v, _ := f.Round()
+	for _, d := range devices {
+		if !d.Acked(v.ID) {
+			t.Fatalf("%s has no ack in round %d", d.Name, v.Config.Seq)
+		}
+	}
+}
+
+// TestRound is the plain story, at every size: five devices contribute, the round is published, everybody adopts it.
+func TestRound(t *testing.T) {
+	for _, s := range sizes {
+		t.Run(fmt.Sprintf("(%d,%d)", s.n, s.f), func(t *testing.T) {
+			t.Parallel()
+			f := story(t, Options{N: s.n, F: s.f, Devices: 5})
+			f.Begin()
+			until(t, f, round.Open)
+			everybody(t, f, f.Devices...)
+			until(t, f, round.Published)
+			v, _ := f.Round()
+			if v.Contributors != 5 {
+				t.Errorf("%d contributors, want 5", v.Contributors)
+			}
+			must(t, f.Contribute(f.Devices...))
+			for _, d := range f.Devices {
+				if d.Adopted().Hash() != v.Result.Model {
+					t.Errorf("%s uses another state than was published", d.Name)
+				}
+			}
+			must(t, f.Finish())
+			t.Logf("%d steps, %d turns, %d entries, %d vectors fetched", f.Steps(), f.Turns(), len(f.entries), len(f.served))
+		})
+	}
+}
+
+var _ = errors.New
+var _ = statement.Dead
