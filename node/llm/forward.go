@@ -48,48 +48,12 @@ func (m *Model) angles(n int) (cos, sin []float32) {
 	return cos, sin
 }
 
-// silu is x·sigmoid(x).
-func silu(x float32) float32 { return x / (1 + exp32(-x)) }
-
-func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }
-
-// span is the first position that position p sees: all before it, or those inside the sliding window, itself included.
-func span(p, window int) int {
-	if window > 0 && p+1 > window {
-		return p + 1 - window
+// swiglu writes g·sigmoid(g)·u to out.
+func swiglu(out, g, u []float32) {
+	out, u = out[:len(g)], u[:len(g)]
+	for i, x := range g {
+		out[i] = x * sigmoid(x) * u[i]
 	}
-	return 0
-}
-
-// attend computes one query head's output for one position from keys and values [from,to], and returns the log of the
-// softmax's denominator. scores is scratch of at least to+1.
-func attend(out, q, keys, values, scores []float32, from, to, stride, hd int, scale float32) float32 {
-	most := float32(math.Inf(-1))
-	for p := from; p <= to; p++ {
-		s := dot(q, keys[p*stride:p*stride+hd]) * scale
-		scores[p] = s
-		most = max(most, s)
-	}
-	var sum float64
-	for p := from; p <= to; p++ {
-		e := exp32(scores[p] - most)
-		scores[p] = e
-		sum += float64(e)
-	}
-	clear(out)
-	inv := float32(1 / sum)
-	for p := from; p <= to; p++ {
-		w := scores[p] * inv
-		if w < 1e-30 {
-			continue // a denormal weight would slow every product and change nothing
-		}
-		v := values[p*stride : p*stride+hd]
-		out := out[:len(v)]
-		for i, x := range v {
-			out[i] += w * x
-		}
-	}
-	return most + float32(math.Log(sum))
 }
 
 // add adds b to a.

@@ -18,7 +18,7 @@ type Session struct {
 	cos     []float32
 	sin     []float32
 	context int
-	threads int
+	mul     products
 
 	x, xn, q, k, v, att, y, g, u, low, inv, scores []float32
 	pos                                            []int32
@@ -40,7 +40,7 @@ func (m *Model) NewSession(a *Adapter, scale float64, context int) (*Session, er
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{m: m, a: a, at: at, factor: a.factor(scale), context: context}
+	s := &Session{m: m, a: a, at: at, factor: a.factor(scale), context: context, mul: newProducts(0)}
 	qd, kd := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
 	for range m.Layers {
 		s.keys, s.values = append(s.keys, make([]float32, context*kd)), append(s.values, make([]float32, context*kd))
@@ -84,7 +84,7 @@ func (s *Session) Feed(ids ...int32) ([]float32, error) {
 	}
 	dim := s.m.Dim
 	rmsnorm(s.xn, s.inv[:1], s.x[last*dim:], s.m.norm, dim, s.m.NormEps)
-	matmulNT(s.logits, s.xn[:dim], s.m.head, 1, s.m.Vocab, dim, false, s.threads)
+	s.mul.nt(s.logits, s.xn[:dim], s.m.head, 1, s.m.Vocab, dim, false)
 	return s.logits, nil
 }
 
@@ -95,7 +95,7 @@ func (s *Session) linear(out, x []float32, l, i, n int) {
 	if k := s.at[l][i]; k >= 0 {
 		mod, rank = &s.a.Modules[k], s.a.Rank
 	}
-	linear(out, x, s.m.layers[l].w[i], s.low, mod, rank, s.factor, n, o, in, s.threads)
+	linear(&s.mul, out, x, s.m.layers[l].w[i], s.low, mod, rank, s.factor, n, o, in)
 }
 
 // run puts n positions through all layers; the cache grows by them.
@@ -131,9 +131,7 @@ func (s *Session) run(ids []int32) {
 		rmsnorm(s.xn, s.inv[:n], s.x, y.ffnNorm, dim, m.NormEps)
 		s.linear(s.g, s.xn, l, linGate, n)
 		s.linear(s.u, s.xn, l, linUp, n)
-		for i := range s.g[:n*m.Hidden] {
-			s.g[i] = silu(s.g[i]) * s.u[i]
-		}
+		swiglu(s.g, s.g[:n*m.Hidden], s.u)
 		s.linear(s.y, s.g, l, linDown, n)
 		add(s.x[:n*dim], s.y)
 	}

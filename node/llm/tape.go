@@ -25,21 +25,24 @@ type TapeOptions struct {
 // of activations and of the adapter exist unless Full is set. Its buffers are made once; a step allocates nothing.
 // A tape belongs to one goroutine.
 type Tape struct {
-	m     *Model
-	a     *Adapter
-	at    [][linears]int
-	opts  TapeOptions
-	cos   []float32
-	sin   []float32
-	rope  int // positions in cos and sin
-	saved []activations
-	final []float32 // x after the last layer
-	hn    []float32 // the same, normalised
-	finv  []float32
-	pos   []int32
-	seqs  []int // first row of each sequence, and the end
-	rows  []int // scored rows
-	goal  []int32
+	m       *Model
+	a       *Adapter
+	at      [][linears]int
+	opts    TapeOptions
+	cos     []float32
+	sin     []float32
+	mul     products
+	heads   []headScratch // one per goroutine
+	rope    int           // positions in cos and sin, and of heads
+	saved   []activations
+	final   []float32 // x after the last layer
+	hn      []float32 // the same, normalised
+	finv    []float32
+	pos     []int32
+	seqs    []int // first row of each sequence, and the end
+	longest int   // positions of the longest sequence
+	rows    []int // scored rows
+	goal    []int32
 
 	// scratch
 	x, y, z, w     []float32 // [tokens, widest]
@@ -47,6 +50,7 @@ type Tape struct {
 	dq, dk, dv     []float32
 	lowDU          []float32 // [tokens, rank]
 	logits, gather []float32
+	losses         []float64 // of headRows rows
 
 	// GradA and GradB are per adapter module, in its order. GradBase follows Model.Params.
 	GradA, GradB [][]float32
@@ -80,7 +84,8 @@ func NewTape(m *Model, a *Adapter, opts TapeOptions) (*Tape, error) {
 	n, dim, hid := opts.Tokens, m.Dim, m.Hidden
 	qd, kd := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
 	f := func(k int) []float32 { return make([]float32, n*k) }
-	t := &Tape{m: m, a: a, at: at, opts: opts, final: f(dim), hn: f(dim), finv: f(1), pos: make([]int32, n)}
+	t := &Tape{m: m, a: a, at: at, opts: opts, mul: newProducts(opts.Threads), final: f(dim), hn: f(dim), finv: f(1), pos: make([]int32, n)}
+	t.heads = make([]headScratch, t.mul.threads)
 	layers := 1
 	if opts.Grad {
 		layers = m.Layers
@@ -96,7 +101,7 @@ func NewTape(m *Model, a *Adapter, opts TapeOptions) (*Tape, error) {
 		}
 		t.saved = append(t.saved, s)
 	}
-	t.logits, t.gather = make([]float32, headRows*m.Vocab), make([]float32, 2*headRows*dim)
+	t.logits, t.gather, t.losses = make([]float32, headRows*m.Vocab), make([]float32, 2*headRows*dim), make([]float64, headRows)
 	if !opts.Grad {
 		return t, nil
 	}
@@ -140,7 +145,7 @@ func NewTape(m *Model, a *Adapter, opts TapeOptions) (*Tape, error) {
 // load takes a batch's ids and positions in.
 func (t *Tape) load(batch []Sequence) (n int, err error) {
 	t.seqs, t.rows, t.goal = t.seqs[:0], t.rows[:0], t.goal[:0]
-	longest := 0
+	t.longest = 0
 	for b, s := range batch {
 		if len(s.IDs) < 2 || len(s.Score) != len(s.IDs)-1 {
 			return 0, fmt.Errorf("sequence %d has %d ids and %d scores, want one id more than scores, two at least", b, len(s.IDs), len(s.Score))
@@ -149,7 +154,7 @@ func (t *Tape) load(batch []Sequence) (n int, err error) {
 			return 0, fmt.Errorf("the batch has more than %d positions, the tape's size", t.opts.Tokens)
 		}
 		t.seqs = append(t.seqs, n)
-		longest = max(longest, len(s.Score))
+		t.longest = max(t.longest, len(s.Score))
 		for p, id := range s.IDs {
 			if id < 0 || int(id) >= t.m.Vocab {
 				return 0, fmt.Errorf("sequence %d, position %d: token %d, the vocabulary has %d", b, p, id, t.m.Vocab)
@@ -166,9 +171,12 @@ func (t *Tape) load(batch []Sequence) (n int, err error) {
 		n += len(s.Score)
 	}
 	t.seqs = append(t.seqs, n)
-	if longest > t.rope {
-		t.cos, t.sin = t.m.angles(longest)
-		t.rope = longest
+	if t.longest > t.rope {
+		t.cos, t.sin = t.m.angles(t.longest)
+		for i := range t.heads {
+			t.heads[i] = newHeadScratch(t.m.HeadDim, t.longest)
+		}
+		t.rope = t.longest
 	}
 	return n, nil
 }
@@ -207,17 +215,17 @@ func (t *Tape) Step(batch []Sequence) (sum float64, count int, err error) {
 }
 
 // linear computes out = W·x + factor·B·(A·x) for n rows; low keeps factor·A·x.
-func linear(out, x, w, low []float32, mod *AdapterModule, rank int, factor float32, n, o, in, threads int) {
-	matmulNT(out[:n*o], x, w, n, o, in, false, threads)
+func linear(mul *products, out, x, w, low []float32, mod *AdapterModule, rank int, factor float32, n, o, in int) {
+	mul.nt(out[:n*o], x, w, n, o, in, false)
 	if mod == nil || factor == 0 {
 		return
 	}
 	low = low[:n*rank]
-	matmulNT(low, x, mod.A, n, rank, in, false, threads)
+	mul.nt(low, x, mod.A, n, rank, in, false)
 	for i := range low {
 		low[i] *= factor
 	}
-	matmulNT(out[:n*o], low, mod.B, n, o, rank, true, threads)
+	mul.nt(out[:n*o], low, mod.B, n, o, rank, true)
 }
 
 func (t *Tape) module(l, i int) *AdapterModule {
@@ -233,7 +241,20 @@ func (t *Tape) linear(out, x []float32, s *activations, l, i, n int) {
 	if t.a != nil {
 		rank = t.a.Rank
 	}
-	linear(out, x, t.m.layers[l].w[i], s.low[i], t.module(l, i), rank, t.a.factor(1), n, o, in, t.opts.Threads)
+	linear(&t.mul, out, x, t.m.layers[l].w[i], s.low[i], t.module(l, i), rank, t.a.factor(1), n, o, in)
+}
+
+// expWork is what an exponential costs, in multiplications of a matrix product.
+const expWork = 32
+
+func (t *Tape) norm(out, inv, x, w []float32) {
+	n, dim := len(inv), t.m.Dim
+	split(t.mul.threads, n, 1, 4*n*dim, func(lo, hi int) { rmsnorm(out[lo*dim:], inv[lo:hi], x[lo*dim:], w, dim, t.m.NormEps) })
+}
+
+func (t *Tape) rotate(x []float32, heads, n int, sign float32) {
+	hd := t.m.HeadDim
+	split(t.mul.threads, n, 1, 4*n*heads*hd, func(lo, hi int) { rotate(x[lo*heads*hd:], heads, hd, t.cos, t.sin, t.pos[lo:hi], sign) })
 }
 
 func (t *Tape) forward(n int) {
@@ -246,22 +267,21 @@ func (t *Tape) forward(n int) {
 			next = t.saved[l+1].x
 		}
 		y := &m.layers[l]
-		rmsnorm(s.xn, s.inv1[:n], s.x, y.attnNorm, dim, m.NormEps)
+		t.norm(s.xn, s.inv1[:n], s.x, y.attnNorm)
 		t.linear(s.q, s.xn, s, l, linQ, n)
 		t.linear(s.k, s.xn, s, l, linK, n)
 		t.linear(s.v, s.xn, s, l, linV, n)
-		rotate(s.q, m.Heads, m.HeadDim, t.cos, t.sin, t.pos[:n], 1)
-		rotate(s.k, m.KVHeads, m.HeadDim, t.cos, t.sin, t.pos[:n], 1)
+		t.rotate(s.q, m.Heads, n, 1)
+		t.rotate(s.k, m.KVHeads, n, 1)
 		t.attention(s)
 		t.linear(s.x1, s.att, s, l, linO, n)
 		add(s.x1[:n*dim], s.x)
-		rmsnorm(s.xn2, s.inv2[:n], s.x1, y.ffnNorm, dim, m.NormEps)
+		t.norm(s.xn2, s.inv2[:n], s.x1, y.ffnNorm)
 		t.linear(s.g, s.xn2, s, l, linGate, n)
 		t.linear(s.u, s.xn2, s, l, linUp, n)
-		split(t.opts.Threads, n*m.Hidden, 1, n*m.Hidden*16, func(lo, hi int) {
-			for i := lo; i < hi; i++ {
-				s.act[i] = silu(s.g[i]) * s.u[i]
-			}
+		split(t.mul.threads, n, 1, n*m.Hidden*expWork, func(lo, hi int) {
+			lo, hi = lo*m.Hidden, hi*m.Hidden
+			swiglu(s.act[lo:hi], s.g[lo:hi], s.u[lo:hi])
 		})
 		t.linear(next, s.act, s, l, linDown, n)
 		add(next[:n*dim], s.x1)
@@ -269,34 +289,7 @@ func (t *Tape) forward(n int) {
 			copy(s.x[:n*dim], next)
 		}
 	}
-	rmsnorm(t.hn, t.finv[:n], t.final, m.norm, dim, m.NormEps)
-}
-
-// attention fills att and lse. One goroutine computes all query heads of a key head in one sequence.
-func (t *Tape) attention(s *activations) {
-	m := t.m
-	hd, group := m.HeadDim, m.Heads/m.KVHeads
-	qd, kd := m.Heads*hd, m.KVHeads*hd
-	scale := float32(1 / math.Sqrt(float64(hd)))
-	items := (len(t.seqs) - 1) * m.KVHeads
-	split(t.opts.Threads, items, 1, items*parallelMin, func(lo, hi int) {
-		var scores []float32
-		for it := lo; it < hi; it++ {
-			b, kh := it/m.KVHeads, it%m.KVHeads
-			first, end := t.seqs[b], t.seqs[b+1]
-			if cap(scores) < end-first {
-				scores = make([]float32, end-first)
-			}
-			keys, values := s.k[first*kd+kh*hd:], s.v[first*kd+kh*hd:]
-			for p := range end - first {
-				from := span(p, m.Window)
-				for h := kh * group; h < (kh+1)*group; h++ {
-					at := (first+p)*qd + h*hd
-					s.lse[(first+p)*m.Heads+h] = attend(s.att[at:at+hd], s.q[at:at+hd], keys, values, scores[:end-first], from, p, kd, hd, scale)
-				}
-			}
-		}
-	})
+	t.norm(t.hn, t.finv[:n], t.final, m.norm)
 }
 
 // head computes the loss of the scored rows, chunk by chunk; with grad it leaves the gradient of the normalised hidden
@@ -317,31 +310,31 @@ func (t *Tape) head(n int, grad bool) float64 {
 			copy(x[i*dim:(i+1)*dim], t.hn[r*dim:])
 		}
 		z := t.logits[:k*V]
-		matmulNT(z, x, m.head, k, V, dim, false, t.opts.Threads)
-		for i := range rows {
-			row := z[i*V : (i+1)*V]
-			most := slices.Max(row)
-			right := row[goal[i]]
-			var total float64
-			for j, v := range row {
-				e := exp32(v - most)
-				row[j] = e
-				total += float64(e)
-			}
-			sum += math.Log(total) - float64(right-most)
-			if grad {
-				c := float32(1/total) * invCount
-				for j := range row {
-					row[j] *= c
+		t.mul.nt(z, x, m.head, k, V, dim, false)
+		split(t.mul.threads, k, 1, k*V*expWork, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				row := z[i*V : (i+1)*V]
+				most := slices.Max(row)
+				right := row[goal[i]]
+				total := expAll(row, most, 1)
+				t.losses[i] = math.Log(total) - float64(right-most)
+				if grad {
+					c := float32(1/total) * invCount
+					for j := range row {
+						row[j] *= c
+					}
+					row[goal[i]] -= invCount
 				}
-				row[goal[i]] -= invCount
 			}
+		})
+		for _, v := range t.losses[:k] {
+			sum += v
 		}
 		if !grad {
 			continue
 		}
 		d := t.gather[headRows*dim : headRows*dim+k*dim]
-		matmulNN(d, z, m.head, k, dim, V, false, t.opts.Threads)
+		t.mul.nn(d, z, m.head, k, dim, V, false)
 		for i, r := range rows {
 			copy(t.dh[r*dim:(r+1)*dim], d[i*dim:])
 		}
@@ -350,7 +343,7 @@ func (t *Tape) head(n int, grad bool) float64 {
 			if !m.Tied {
 				g = t.GradBase[len(t.GradBase)-1]
 			}
-			matmulTN(g, z, x, V, dim, k, true, t.opts.Threads)
+			t.mul.tn(g, z, x, V, dim, k, true)
 		}
 	}
 	return sum
