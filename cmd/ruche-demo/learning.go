@@ -30,7 +30,6 @@ const (
 	tokensSmall  = batchMost * windowMost * stepsMost // for models up to smallModel
 	smallModel   = 300_000
 	tokensLeast  = 2 * windowMost
-	clipUpdate   = 8.0 // L2 of a whole update; a public simulation gives norms of 2 to 5
 	integerBound = 2253
 )
 
@@ -73,7 +72,7 @@ func prepareLearning(o options, dir string) (*learning, error) {
 	binary.BigEndian.PutUint64(seed[:], o.seed)
 	t.InitSeed = label.Sum(label.TagTask, seed[:])
 	t.Recipe = recipeFor(src.Parameters, m.Context, o.localTokens)
-	t.Encoding = charter.Encoding{CReal: clipUpdate, C: integerBound}
+	t.Encoding = charter.Encoding{CReal: t.Recipe.ClipFor(lay.D()), C: integerBound}
 	t.Timings = charter.Timings{
 		Every: duration(200 * time.Millisecond), CloseAfter: duration(4 * time.Minute), AckTimeout: duration(4 * time.Second),
 		AckAfter: duration(time.Minute), RevealAfter: duration(2 * time.Minute),

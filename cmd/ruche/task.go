@@ -23,7 +23,6 @@ import (
 const (
 	loraID        = "commons"
 	integerClip   = 2253
-	loraClip      = 2.0 // median norm of an update in the pilot at rank 4 to 8: 1.7 to 2.4
 	vectorClip    = 1.0
 	windowDefault = "24h"
 )
@@ -37,7 +36,7 @@ func taskFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "window", Value: windowDefault, Usage: "what a --task-vector covers: a duration, or a name for one window for ever"},
 		&urfave.UintFlag{Name: "n-min", Usage: "least contributors of a round (default: 100, demo 3)"},
 		&urfave.UintFlag{Name: "n-max", Usage: "a round closes with so many (default: 1000, demo 100)"},
-		&urfave.Float64Flag{Name: "clip", Usage: "L2 clip of a contribution (default: 2 for an adapter, 1 for a vector)"},
+		&urfave.Float64Flag{Name: "clip", Usage: "L2 clip of a contribution (default: from the recipe for an adapter, 1 for a vector)"},
 		&urfave.DurationFlag{Name: "every", Usage: "least time from one round to the next (default: 24h, demo 1s)"},
 		&urfave.DurationFlag{Name: "close-after", Usage: "devices contribute for so long at most (default: 10h, demo 2m)"},
 		&urfave.DurationFlag{Name: "ack-timeout", Usage: "a silent member is left out after it (default: 10m, demo 5s)"},
@@ -167,5 +166,5 @@ func loraTask(c *urfave.Context, demo bool, arg string) (charter.Task, error) {
 	if t.Layout, err = layout.LoRA(base.modules, r.Rank, r.Alpha, layout.StandardTail()); err != nil {
 		return t, cli.WithHint(fmt.Errorf("task %s: %w", name, err), "choose another --rank")
 	}
-	return t, shape(c, demo, &t, loraClip)
+	return t, shape(c, demo, &t, r.ClipFor(t.Layout.D()))
 }

@@ -69,6 +69,13 @@ type Recipe struct {
 	Clip        float64 `json:"clip"` // gradient norm per step
 }
 
+// ClipFor is a clip that an honest update of values numbers by this recipe seldom reaches: Adam moves a number by at most
+// about LR a step, and steps that agree only in part add up to somewhat more than half of that. Measured at 8 steps and
+// 24 000 numbers: a norm of 5.6, where this gives 8.1.
+func (r *Recipe) ClipFor(values int) float64 {
+	return r.LR * math.Sqrt(float64(values)) * (0.4 + 0.6*float64(r.Steps))
+}
+
 // Encoding is the clip of a whole update and its integer bound (SA 3.2, checked profile).
 type Encoding struct {
 	CReal float64 `json:"c_real"` // ℓ2 clip of the update
