@@ -208,7 +208,7 @@ type deviceMembers Device
 // Device implements participant.Members.
 func (l *deviceMembers) Device(member int) (coordpb.DeviceClient, error) {
 	d := (*Device)(l)
-	if d.calls++; d.calls > 2*len(d.f.Seats)+2 {
+	if d.calls++; d.calls > len(d.f.Seats)+3 {
 		d.stop(errEnough)
 		return nil, errEnough
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -76,7 +77,8 @@ type Federation struct {
 	mu       sync.Mutex // guards what follows; held while an entry is applied
 	entries  [][]byte   // the log: entries[i] has index i+1
 	hashes   []label.Hash
-	digests  []label.Hash   // of the observer's state after each entry
+	states   []uint64       // a hash of the observer's snapshot after each entry
+	seed     maphash.Seed   // of states
 	observer *round.Machine // applies every entry at once
 	trace    *trace         // the log as the checks read it
 	leader   int            // -1: none
@@ -97,7 +99,7 @@ func New(opts Options) (*Federation, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("lab: no folder given")
 	}
-	f := &Federation{opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 1)), leader: 0, trace: newTrace(), spoken: map[label.Hash]*spoken{},
+	f := &Federation{opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 1)), leader: 0, seed: maphash.MakeSeed(), trace: newTrace(), spoken: map[label.Hash]*spoken{},
 		uploads: map[uploadKey]label.Hash{}}
 	f.now.Store(1_800_000_000_000)
 	f.secrets = newSecrets(func(form string) { f.fail("a secret stands in a log line (%s)", form) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -118,7 +119,7 @@ func (f *Federation) append(data []byte) ([]*coordpb.Outcome, error) {
 		f.fail("entry %d holds a secret", index)
 	}
 	outcomes := f.observer.ApplyBytes(index, data)
-	f.digests = append(f.digests, f.observer.Digest())
+	f.states = append(f.states, maphash.Bytes(f.seed, f.observer.Snapshot()))
 	f.judgeEntry(index, data, outcomes)
 	got, err := leader.applyTo(index)
 	if err != nil {

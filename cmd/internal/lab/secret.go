@@ -38,6 +38,7 @@ type secrets struct {
 	known int
 	raw   map[uint64][][]byte // by their first 8 bytes
 	text  map[uint64][]form   // printed forms, by their first 8 bytes
+	begin [1 << 16]bool       // first 2 bytes of either: most places are ruled out by these
 	tail  []byte              // the end of the last line written: forms may span writes
 }
 
@@ -63,9 +64,11 @@ func (s *secrets) add(b []byte) {
 		s.known++
 		key := binary.LittleEndian.Uint64(piece)
 		s.raw[key] = append(s.raw[key], piece[:16])
+		s.begin[binary.LittleEndian.Uint16(piece)] = true
 		for _, f := range forms(piece) {
 			key := binary.LittleEndian.Uint64(f.text)
 			s.text[key] = append(s.text[key], f)
+			s.begin[binary.LittleEndian.Uint16(f.text)] = true
 		}
 	}
 }
@@ -111,6 +114,9 @@ func (s *secrets) printed(text string) string {
 
 func (s *secrets) scanText(p []byte) string {
 	for i := 0; i+8 <= len(p); i++ {
+		if !s.begin[binary.LittleEndian.Uint16(p[i:])] {
+			continue
+		}
 		for _, f := range s.text[binary.LittleEndian.Uint64(p[i:])] {
 			if bytes.HasPrefix(p[i:], f.text) {
 				return f.name
@@ -125,6 +131,9 @@ func (s *secrets) within(p []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := 0; i+8 <= len(p); i++ {
+		if !s.begin[binary.LittleEndian.Uint16(p[i:])] {
+			continue
+		}
 		for _, b := range s.raw[binary.LittleEndian.Uint64(p[i:])] {
 			if bytes.HasPrefix(p[i:], b) {
 				return true

@@ -126,8 +126,12 @@ func (f *Federation) Contribute(devices ...*Device) error {
 	return errors.Join(append(errs, f.Check())...)
 }
 
-// during runs functions side by side while entries are delivered to every member that is not held.
+// during runs functions side by side while entries are delivered to every member that is not held. It begins with
+// everybody up to date.
 func (f *Federation) during(run ...func() error) error {
+	if err := f.settle(); err != nil {
+		return err
+	}
 	errs := make([]error, len(run))
 	var wg sync.WaitGroup
 	for i := range run {
@@ -145,13 +149,24 @@ func (f *Federation) during(run ...func() error) error {
 			}
 			return errors.Join(errs...)
 		case <-time.After(pumpEvery):
-			for _, s := range f.Seats {
-				if err := f.deliver(s, true); err != nil {
-					f.fail("member %d: %v", s.Index, err)
-				}
+			if err := f.settle(); err != nil {
+				f.fail("delivering: %v", err)
 			}
 		}
 	}
+}
+
+// settle delivers everything to everybody, and has a leader chosen if there is none.
+func (f *Federation) settle() error {
+	if err := f.elect(); err != nil {
+		return err
+	}
+	for _, s := range f.Seats {
+		if err := f.deliver(s, true); err != nil {
+			return fmt.Errorf("member %d: %w", s.Index, err)
+		}
+	}
+	return nil
 }
 
 func seqOf(v round.View) uint64 {

@@ -1,0 +1,152 @@
+package lab
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+)
+
+// moment is when members go missing.
+type moment struct {
+	name  string
+	phase round.Phase // as soon as the log has reached it; for half, in the middle of the uploads
+	half  bool
+}
+
+var moments = []moment{
+	{name: "before open"},
+	{name: "after half of the uploads", phase: round.Open, half: true},
+	{name: "after close", phase: round.Closed},
+	{name: "after decision", phase: round.Acked},
+	{name: "after seal", phase: round.Sealed},
+}
+
+// subsetsUpTo lists the sets of at most k of n members; exactly k if only is set.
+func subsetsUpTo(n, k int, only bool) (out []statement.Mask) {
+	for m := statement.Mask(0); m < 1<<n; m++ {
+		if m.Size() == k || !only && m.Size() < k {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// everything asks for all cases of the large sizes; else each set goes missing at some moments only, in turn.
+var everything = os.Getenv("RUCHE_LAB") == "all"
+
+func chosen(n, at, moment, of int) bool { return everything || n < 7 || at%of == moment%of }
+
+// TestMayBeMissing: with at most as many members missing as SA 2.2 allows, whichever, from whatever moment on, and with
+// devices that drop out, every round is published, and what was opened is the plain sum, bit for bit.
+func TestMayBeMissing(t *testing.T) {
+	for _, s := range sizes {
+		for at, missing := range subsetsUpTo(s.n, s.missing, false) {
+			for i, m := range moments {
+				if !chosen(s.n, at, i, len(moments)) {
+					continue
+				}
+				t.Run(fmt.Sprintf("(%d,%d) without %v %s", s.n, s.f, missing, m.name), func(t *testing.T) {
+					t.Parallel()
+					without(t, Options{N: s.n, F: s.f, Devices: 5}, m, missing, false)
+				})
+			}
+		}
+	}
+}
+
+// TestOneMoreMissing: with one member more missing the round waits, and no sum of masks has left anybody before the
+// certificate is there. When one of them comes back, the round ends.
+func TestOneMoreMissing(t *testing.T) {
+	for _, s := range sizes {
+		for at, missing := range subsetsUpTo(s.n, s.missing+1, true) {
+			for i, m := range moments {
+				if !chosen(s.n, at, i, 2*len(moments)) {
+					continue
+				}
+				t.Run(fmt.Sprintf("(%d,%d) without %v %s", s.n, s.f, missing, m.name), func(t *testing.T) {
+					t.Parallel()
+					without(t, Options{N: s.n, F: s.f, Devices: 4}, m, missing, true)
+				})
+			}
+		}
+	}
+}
+
+// without tells the story of one round in which members go missing at a moment. waits: one of them comes back in the end,
+// and until then nothing may end.
+func without(t *testing.T, o Options, m moment, missing statement.Mask, waits bool) {
+	f := story(t, o)
+	chance := rand.New(rand.NewPCG(f.opts.Seed, 2))
+	contributors := f.Devices
+	if !waits {
+		contributors = dropOut(t, f, chance)
+	}
+	gone := false
+	leave := func() {
+		if gone {
+			return
+		}
+		gone = true
+		for _, j := range missing.Members() {
+			f.Seats[j].Crash()
+		}
+		if !waits {
+			return
+		}
+		before := len(f.Served())
+		for range 12 {
+			must(t, f.Step())
+		}
+		if m.phase < round.Sealed {
+			if reached(f, round.Revealed) || f.Phase().Terminal() {
+				t.Fatalf("without %v the round went on to %s", missing, f.Phase())
+			}
+			if n := len(f.Served()); n > before && !reached(f, round.Sealed) {
+				t.Fatalf("without %v %d vectors left members before the certificate", missing, n-before)
+			}
+		}
+		members := missing.Members()
+		must(t, f.Seats[members[chance.IntN(len(members))]].Restart(chance.IntN(2) == 0))
+	}
+	if m.phase == 0 {
+		leave()
+	}
+	f.Begin()
+	until(t, f, round.Open)
+	half := len(contributors) / 2
+	everybody(t, f, contributors[:half]...)
+	if m.half {
+		leave()
+	}
+	everybody(t, f, contributors[half:]...)
+	if len(contributors) < len(f.Devices) {
+		f.Advance(CloseAfter)
+	}
+	for _, p := range []round.Phase{round.Closed, round.Acked, round.Sealed} {
+		if m.phase == p && !m.half {
+			until(t, f, p)
+			leave()
+		}
+	}
+	until(t, f, round.Published)
+	v, _ := f.Round()
+	if v.Contributors != len(contributors) {
+		t.Errorf("%d contributors are in the sum, want %d", v.Contributors, len(contributors))
+	}
+	must(t, f.Finish())
+}
+
+// dropOut lets some devices end before their contribution has arrived whole, for good. At least three remain.
+func dropOut(t *testing.T, f *Federation, chance *rand.Rand) (remain []*Device) {
+	gone := chance.IntN(3)
+	for i, at := range chance.Perm(len(f.Devices)) {
+		if i >= gone {
+			remain = append(remain, f.Devices[at])
+		}
+	}
+	return remain
+}
