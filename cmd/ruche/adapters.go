@@ -145,7 +145,7 @@ func verifiedState(ctx context.Context, k *consortium, name string) (*exported, 
 		return nil, err
 	}
 	var state []byte
-	src := roundSources(ctx, k, member)
+	src := roundSources(ctx, k, member, false)
 	fetch := src.state
 	src.state = func(model label.Hash) ([]byte, error) {
 		b, err := fetch(model)
@@ -157,6 +157,9 @@ func verifiedState(ctx context.Context, k *consortium, name string) (*exported, 
 		if f.Result == markFailed {
 			return nil, cli.Fail("verification_failed", "see `ruche rounds verify --all-members "+id.String()+"`", "round %s, check %s: %s", id, f.Check, cli.Printable(f.Detail))
 		}
+	}
+	if state == nil && a.result != nil {
+		return nil, cli.Fail("not_found", "ask another member (--member)", "state %s of round %s is not kept here", a.result.Model, id)
 	}
 	if a.result == nil {
 		return nil, cli.Fail("not_published", "see `ruche adapters list`", "round %s is %s, it has no result", id, cli.Printable(rec.GetPhase()))

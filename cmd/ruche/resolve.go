@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/ruche-federation/ruche/cmd/internal/cli"
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -146,10 +149,28 @@ func fetchRound(ctx context.Context, k *consortium, name string, want wanted) (i
 	return id, rec, member, nil
 }
 
-// roundSources let an audit fetch from one member.
-func roundSources(ctx context.Context, k *consortium, member int) sources {
+// roundSources let an audit fetch from one member, and, where alone is false, a state that it lacks from any other: a
+// member may learn that a round is published before it has computed the state itself, and states are named by their hash.
+func roundSources(ctx context.Context, k *consortium, member int, alone bool) sources {
 	return sources{
-		state: func(model label.Hash) ([]byte, error) { return fetchState(ctx, k, member, model) },
+		state: func(model label.Hash) ([]byte, error) {
+			b, err := fetchState(ctx, k, member, model)
+			if status.Code(err) != codes.NotFound {
+				return b, err
+			}
+			if alone || k.only >= 0 {
+				return nil, absent("this member does not have it")
+			}
+			for i := range k.clients {
+				if i == member {
+					continue
+				}
+				if b, oerr := fetchState(ctx, k, i, model); oerr == nil {
+					return b, nil
+				}
+			}
+			return nil, err
+		},
 		previous: func(task string, model label.Hash) (*coordpb.RoundRecord, error) {
 			list, err := askOne(ctx, k, member, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListRoundsResponse, error) {
 				return c.ListRounds(ctx, &coordpb.ListRoundsRequest{TaskId: task})

@@ -68,7 +68,7 @@ func verifyNamed(ctx context.Context, k *consortium, name string, all bool) (*ve
 	if k.ch.Demo {
 		r.Label = cli.DemoLabel
 	}
-	first := auditMember(ctx, k, member, id, rec)
+	first := auditMember(ctx, k, member, id, rec, all)
 	if !all {
 		r.Members = []memberReport{first}
 		return r, nil
@@ -83,7 +83,7 @@ func verifyNamed(ctx context.Context, k *consortium, name string, all bool) (*ve
 			r.Members = append(r.Members, memberReport{Member: k.ch.Members[i].Name, Result: markAbsent, Detail: err.Error(), Checks: []finding{}})
 			continue
 		}
-		at := auditMember(ctx, k, i, id, other)
+		at := auditMember(ctx, k, i, id, other, all)
 		if d := difference(rec, other); d != "" {
 			at.Result, at.Detail = markFailed, d
 			at.Failed++
@@ -93,8 +93,8 @@ func verifyNamed(ctx context.Context, k *consortium, name string, all bool) (*ve
 	return r, nil
 }
 
-func auditMember(ctx context.Context, k *consortium, member int, id label.Hash, rec *coordpb.RoundRecord) memberReport {
-	a := verifyRound(k.ch, id, rec, roundSources(ctx, k, member))
+func auditMember(ctx context.Context, k *consortium, member int, id label.Hash, rec *coordpb.RoundRecord, alone bool) memberReport {
+	a := verifyRound(k.ch, id, rec, roundSources(ctx, k, member, alone))
 	at := memberReport{Member: k.ch.Members[member].Name, Result: markOK, Phase: rec.GetPhase(), Checks: a.findings, Failed: a.failed()}
 	for _, f := range a.findings {
 		if f.Result == markAbsent {
