@@ -1,6 +1,10 @@
 package main
 
-import "io/fs"
+import (
+	"io/fs"
 
-// embedded is the base model that this program carries; nil: none.
-func embedded() fs.FS { return nil }
+	"github.com/ruche-federation/ruche/testdata/models/tiny"
+)
+
+// embedded is the base model that this program carries.
+func embedded() fs.FS { return tiny.Files }
