@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -41,11 +43,13 @@ func plot(r *Report) string {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%g" text-anchor="middle" fill="#555">%s</text>`+"\n", x(i), h-bottom+20, name)
 	}
 	fmt.Fprintf(&b, `<text x="%g" y="%g" text-anchor="middle" fill="#555">round</text>`+"\n", left+(w-left-right)/2, h-10)
+	var names []caption
 	level := func(v float64, color, name string) {
 		if v <= 0 {
 			return
 		}
-		fmt.Fprintf(&b, `<line x1="%g" x2="%g" y1="%.1f" y2="%.1f" stroke="%s" stroke-dasharray="6 4"/><text x="%g" y="%.1f" fill="%s">%s %.2f</text>`+"\n", left, w-right, y(v), y(v), color, w-right+8, y(v)+4, color, name, v)
+		fmt.Fprintf(&b, `<line x1="%g" x2="%g" y1="%.1f" y2="%.1f" stroke="%s" stroke-dasharray="6 4"/>`+"\n", left, w-right, y(v), y(v), color)
+		names = append(names, caption{y(v) + 4, color, "normal", fmt.Sprintf("%s %.2f", name, v)})
 	}
 	level(r.Loss.Newcomers.Base, "#888", "newcomers, base")
 	level(r.Loss.Newcomers.AloneBest, "#b8741a", "best single adapter")
@@ -65,13 +69,32 @@ func plot(r *Report) string {
 				fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"><title>%s, round %d: %.4f</title></circle>`+"\n", x(i), y(v), color, name, i, v)
 			}
 		}
-		end := values[len(values)-1]
-		fmt.Fprintf(&b, `<text x="%g" y="%.1f" fill="%s" font-weight="bold">%s %.2f</text>`+"\n", w-right+8, y(end)+4, color, name, end)
+		if end := values[len(values)-1]; end > 0 {
+			names = append(names, caption{y(end) + 4, color, "bold", fmt.Sprintf("%s %.2f", name, end)})
+		}
 	}
 	curve(participants, "#2f6f9f", "participants")
 	curve(newcomers, "#a3262a", "newcomers")
+	for _, c := range apart(names, 16) {
+		fmt.Fprintf(&b, `<text x="%g" y="%.1f" fill="%s" font-weight="%s">%s</text>`+"\n", w-right+8, c.y, c.color, c.weight, c.text)
+	}
 	b.WriteString("</svg>\n")
 	return b.String()
+}
+
+// caption is a name at the right end of a line.
+type caption struct {
+	y                   float64
+	color, weight, text string
+}
+
+// apart moves captions down until none is closer to the one above than gap.
+func apart(list []caption, gap float64) []caption {
+	slices.SortFunc(list, func(a, b caption) int { return cmp.Compare(a.y, b.y) })
+	for i := 1; i < len(list); i++ {
+		list[i].y = max(list[i].y, list[i-1].y+gap)
+	}
+	return list
 }
 
 // niceStep rounds a step to 1, 2 or 5 times a power of ten.
