@@ -1,8 +1,8 @@
 package identity
 
 import (
-	"crypto/ed25519"
 	"bytes"
+	"crypto/ed25519"
 	"crypto/subtle"
 	"errors"
 	"fmt"
