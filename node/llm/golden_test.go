@@ -81,8 +81,12 @@ func TestStoriesGreedyAndLoss(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if tok.VocabSize() != 512 || src.Parameters != 259776+0 {
-			t.Logf("%s: vocab %d, %d parameters", form[0], tok.VocabSize(), src.Parameters)
+		parameters := 260032
+		if !m.Tied {
+			parameters += 512 * 64 // the GGUF says the embedding twice
+		}
+		if tok.VocabSize() != 512 || src.Parameters != parameters {
+			t.Errorf("%s: vocab %d, %d parameters, want 512 and %d", form[0], tok.VocabSize(), src.Parameters, parameters)
 		}
 		got := greedy(t, m, nil, 0, g.Greedy.From, len(g.Greedy.IDs))
 		for i := range got {
@@ -178,13 +182,18 @@ func TestFamilies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			newer, err := readConfig(shared.Path(t, "families", family, "config.v5.json"))
+			if err != nil || newer != m.Config {
+				t.Errorf("transformers 5 spells the config as %+v (%v), want %+v", newer, err, m.Config)
+			}
 			s, err := m.NewSession(nil, 0, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			check := func(got []float32, want []float64) {
 				for i := range want {
-					if math.Abs(float64(got[i])-want[i]) > 1e-3 {
+					// The golden file says how far a misreading moves them: eps 1e-5 for 1e-6 moves them by 3e-4.
+					if math.Abs(float64(got[i])-want[i]) > 1e-4 {
 						t.Fatalf("logit %d is %.5f, want %.5f", i, got[i], want[i])
 					}
 				}
