@@ -29,7 +29,7 @@ type Entry struct {
 	What     string     `json:"what,omitempty"`     // contribution: in words
 	To       []string   `json:"to,omitempty"`       // contribution: the consortium's members that get a box; ack: who signed receipts
 	Receipts [][]byte   `json:"receipts,omitempty"` // ack: marshalled, to be shown later
-	End      string     `json:"end,omitempty"`      // end: published, dead (certified), expired or not_accepted
+	End      string     `json:"end,omitempty"`      // end: EndPublished, EndDead or EndExpired
 }
 
 // Ledger is the append-only, hash-chained record of what left the device.
