@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -23,10 +24,10 @@ type source struct {
 	file *ast.File
 }
 
-func sources(t *testing.T, fset *token.FileSet) []source {
-	t.Helper()
-	var out []source
-	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+// parsed reads the repository once for all tests of this package.
+var parsed = sync.OnceValues(func() (out []source, err error) {
+	fset := token.NewFileSet()
+	err = filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -37,13 +38,19 @@ func sources(t *testing.T, fset *token.FileSet) []source {
 		if d.IsDir() || !strings.HasSuffix(name, ".go") {
 			return nil
 		}
-		f, err := parser.ParseFile(fset, p, nil, parser.ParseComments)
+		f, err := parser.ParseFile(fset, p, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
 		out = append(out, source{filepath.ToSlash(p), f})
 		return nil
 	})
+	return out, err
+})
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	out, err := parsed()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +109,7 @@ func readDeps(t *testing.T) (directions, owners []rule) {
 // TestImportDirections holds deps.txt: who may import whom, and one owner per dependency.
 func TestImportDirections(t *testing.T) {
 	directions, owners := readDeps(t)
-	for _, s := range sources(t, token.NewFileSet()) {
+	for _, s := range sources(t) {
 		pkg := path.Dir(s.path)
 		if strings.HasSuffix(s.path, "_test.go") || strings.HasPrefix(pkg, "testdata") || pkg == "." {
 			continue
@@ -139,7 +146,7 @@ func TestImportDirections(t *testing.T) {
 // TestEveryPackageSaysWhatItIs wants a package comment on every package, in doc.go or in its only file.
 func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	documented := map[string]bool{}
-	for _, s := range sources(t, token.NewFileSet()) {
+	for _, s := range sources(t) {
 		if strings.HasSuffix(s.path, "_test.go") {
 			continue
 		}
@@ -163,7 +170,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 // randomness by themselves, and no production code imports testing.
 func TestPureCodeTakesClocksAndRandomnessAsArguments(t *testing.T) {
 	pure := []string{"crypto/...", "aggregation/...", "coordinator/charter", "coordinator/statement", "coordinator/round", "coordinator/epoch", "storage/...", "node/llm/...", "node/train"}
-	for _, s := range sources(t, token.NewFileSet()) {
+	for _, s := range sources(t) {
 		pkg := path.Dir(s.path)
 		if strings.HasSuffix(s.path, "_test.go") || strings.HasPrefix(pkg, "testdata") {
 			continue
@@ -197,7 +204,7 @@ func TestPureCodeTakesClocksAndRandomnessAsArguments(t *testing.T) {
 // TestNoVagueNames keeps the house readable: a package is named for what it gives.
 func TestNoVagueNames(t *testing.T) {
 	vague := map[string]bool{"util": true, "utils": true, "common": true, "helpers": true, "helper": true, "types": true, "pkg": true, "misc": true}
-	for _, s := range sources(t, token.NewFileSet()) {
+	for _, s := range sources(t) {
 		if vague[s.file.Name.Name] {
 			t.Errorf("%s: package %s says nothing about what it gives", s.path, s.file.Name.Name)
 		}
