@@ -1,7 +1,6 @@
 package llm
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -28,14 +27,20 @@ type Adapter struct {
 	Modules []AdapterModule // in the order of Model.Linear
 }
 
-// rankMax bounds an adapter's rank: far above what LoRA is for.
-const rankMax = 1024
+// Bounds of an adapter's rank and alpha: far above what LoRA is for.
+const (
+	rankMax  = 1024
+	alphaMax = 1 << 16
+)
 
 // NewAdapter returns a zero adapter on the modules of m whose name ends in one of targets ("q_proj"), on all linear
 // modules if targets is empty. The caller fills A.
 func NewAdapter(m *Model, rank int, alpha float64, targets []string) (*Adapter, error) {
 	if rank < 1 || rank > rankMax {
 		return nil, fmt.Errorf("adapter rank is %d, it must lie in [1, %d]", rank, rankMax)
+	}
+	if !(alpha > 0 && alpha <= alphaMax) {
+		return nil, fmt.Errorf("adapter alpha is %v, it must lie in (0, %d]", alpha, alphaMax)
 	}
 	a := &Adapter{Rank: rank, Alpha: alpha}
 	for _, l := range m.Linear() {
@@ -169,7 +174,7 @@ func LoadPEFT(dir string, m *Model) (*Adapter, error) {
 		return nil, err
 	}
 	var c peftConfig
-	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&c); err != nil {
+	if err := json.Unmarshal(raw, &c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	switch {
@@ -177,6 +182,8 @@ func LoadPEFT(dir string, m *Model) (*Adapter, error) {
 		return nil, fmt.Errorf("%s: peft_type is %.40q, this program reads LORA", path, c.Type)
 	case c.R < 1 || c.R > rankMax:
 		return nil, fmt.Errorf("%s: r is %d, it must lie in [1, %d]", path, c.R, rankMax)
+	case !(c.Alpha > 0 && c.Alpha <= alphaMax):
+		return nil, fmt.Errorf("%s: lora_alpha is %v, it must lie in (0, %d]", path, c.Alpha, alphaMax)
 	case c.UseDora:
 		return nil, fmt.Errorf("%s: use_dora is set, this program reads plain LoRA", path)
 	case c.UseRSLora:
@@ -190,7 +197,8 @@ func LoadPEFT(dir string, m *Model) (*Adapter, error) {
 	case c.ModulesToSave != nil:
 		return nil, fmt.Errorf("%s: modules_to_save is set, this program reads adapters only", path)
 	}
-	f, err := safetensors.Open(filepath.Join(dir, peftWeightsFile))
+	weights := filepath.Join(dir, peftWeightsFile)
+	f, err := safetensors.Open(weights)
 	if err != nil {
 		return nil, err
 	}
@@ -206,22 +214,22 @@ func LoadPEFT(dir string, m *Model) (*Adapter, error) {
 		}
 		A, err := tensorOf(f, an, c.R, l.In)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", weights, err)
 		}
 		B, err := tensorOf(f, bn, l.Out, c.R)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", weights, err)
 		}
 		read[an], read[bn] = true, true
 		a.Modules = append(a.Modules, AdapterModule{Name: l.Name, In: l.In, Out: l.Out, A: A, B: B})
 	}
 	for _, name := range f.Names() {
 		if !read[name] {
-			return nil, fmt.Errorf("%s: tensor %s belongs to no linear module of this model: the adapter is for another architecture", filepath.Join(dir, peftWeightsFile), name)
+			return nil, fmt.Errorf("%s: tensor %s belongs to no linear module of this model: the adapter is for another architecture", weights, name)
 		}
 	}
 	if len(a.Modules) == 0 {
-		return nil, fmt.Errorf("%s holds no tensors", dir)
+		return nil, fmt.Errorf("%s holds no tensors", weights)
 	}
 	return a, nil
 }

@@ -1,9 +1,11 @@
 package llm
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
+	"strings"
 
 	"github.com/ruche-federation/ruche/node/llm/gguf"
 )
@@ -24,16 +26,16 @@ type hfConfig struct {
 	Hidden        int      `json:"intermediate_size"`
 	Vocab         int      `json:"vocab_size"`
 	Context       int      `json:"max_position_embeddings"`
-	NormEps       float64  `json:"rms_norm_eps"`
+	NormEps       *float64 `json:"rms_norm_eps"`
 	Tied          bool     `json:"tie_word_embeddings"`
 	AttentionBias bool     `json:"attention_bias"`
 	MLPBias       bool     `json:"mlp_bias"`
-	Window        *int     `json:"sliding_window"`
+	Window        any      `json:"sliding_window"` // null says none, absence does not
 	Theta         *float64 `json:"rope_theta"`
 	Scaling       *hfRope  `json:"rope_scaling"`
 	Parameters    *hfRope  `json:"rope_parameters"` // transformers 5: theta and scaling together
 	Interleaved   bool     `json:"rope_interleaved"`
-	PretrainingTP int      `json:"pretraining_tp"`
+	Partial       *float64 `json:"partial_rotary_factor"`
 }
 
 type hfRope struct {
@@ -58,10 +60,14 @@ func readConfig(path string) (Config, error) {
 	return c, nil
 }
 
+// absent stands where a key was not in the file.
+type absent struct{}
+
 // parseConfig reads config.json of a LLaMA-family model; what would make it another computation is refused by name.
 func parseConfig(b []byte) (Config, error) {
 	var h hfConfig
-	if err := json.NewDecoder(bytes.NewReader(b)).Decode(&h); err != nil {
+	h.Window = absent{}
+	if err := json.Unmarshal(b, &h); err != nil {
 		return Config{}, err
 	}
 	switch h.ModelType {
@@ -78,11 +84,18 @@ func parseConfig(b []byte) (Config, error) {
 		return Config{}, fmt.Errorf("mlp_bias is set, this program runs none")
 	case h.Interleaved:
 		return Config{}, fmt.Errorf("rope_interleaved is set, this program runs rotate_half")
+	case h.Partial != nil && *h.Partial != 1:
+		return Config{}, fmt.Errorf("partial_rotary_factor is %v, this program rotates whole heads", *h.Partial)
+	}
+	for _, a := range h.Architectures {
+		if !strings.HasSuffix(a, "ForCausalLM") {
+			return Config{}, fmt.Errorf("architectures names %.60q, this program runs models for causal language modelling", a)
+		}
 	}
 	c := Config{Dim: h.Dim, Layers: h.Layers, Heads: h.Heads, KVHeads: h.Heads, Hidden: h.Hidden, Vocab: h.Vocab, Context: h.Context,
-		NormEps: h.NormEps, Tied: h.Tied, Rope: Rope{Theta: 10000}}
-	if c.NormEps == 0 {
-		c.NormEps = 1e-6 // transformers' default
+		NormEps: 1e-6, Tied: h.Tied, Rope: Rope{Theta: 10000}} // as transformers, where the file is silent
+	if h.NormEps != nil {
+		c.NormEps = *h.NormEps
 	}
 	if h.KVHeads != nil {
 		c.KVHeads = *h.KVHeads
@@ -95,8 +108,21 @@ func parseConfig(b []byte) (Config, error) {
 	default:
 		return c, fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing", h.Dim, h.Heads)
 	}
-	if h.Window != nil && h.ModelType == "mistral" {
-		c.Window = *h.Window
+	if h.ModelType == "mistral" {
+		// Transformers' silent defaults are one size of Mistral's own, which no file should rely on.
+		if h.KVHeads == nil {
+			return c, errors.New("num_key_value_heads is missing")
+		}
+		switch w := h.Window.(type) {
+		case nil:
+		case float64:
+			if !(w >= 1 && w <= contextMax && w == math.Trunc(w)) {
+				return c, fmt.Errorf("sliding_window is %v, it must be null or lie in [1, %d]", w, contextMax)
+			}
+			c.Window = int(w)
+		default:
+			return c, errors.New("sliding_window is missing or no number: say null where there is none")
+		}
 	}
 	if h.Theta != nil {
 		c.Rope.Theta = *h.Theta
@@ -174,6 +200,15 @@ func ggufConfig(f *gguf.File) (Config, error) {
 	}
 	if c.Heads > 0 {
 		c.HeadDim = num("attention.key_length", uint64(c.Dim/c.Heads))
+	}
+	if n := num("rope.dimension_count", uint64(c.HeadDim)); first == nil && n != c.HeadDim {
+		return c, fmt.Errorf("llama.rope.dimension_count is %d, this program rotates whole heads of %d", n, c.HeadDim)
+	}
+	if n := num("expert_count", 0); first == nil && n != 0 {
+		return c, fmt.Errorf("llama.expert_count is %d, this program runs no mixtures of experts", n)
+	}
+	if first != nil {
+		return c, first
 	}
 	t, ok := f.Tensor("token_embd.weight")
 	if !ok || len(t.Shape) != 2 {

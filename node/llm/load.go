@@ -23,7 +23,7 @@ import (
 // Source says what was loaded.
 type Source struct {
 	Path       string
-	SHA256     string // of the model file; of a folder, over the lines "sha256  name\n" of its config, tokenizer and weights, by name
+	SHA256     string // of the model file; of a folder, over the sorted lines "sha256  name\n" of config.json, tokenizer.json and weights
 	Parameters int
 }
 
@@ -159,14 +159,10 @@ func readBounded(path string, most int64) ([]byte, error) {
 	return b, nil
 }
 
-// tensors is what both checkpoint formats offer.
-type tensors interface {
-	Tensor(name string) (safetensors.Tensor, bool)
+// tensorOf reads a tensor and checks its shape, and that its values are finite.
+func tensorOf(f interface {
 	Float32(name string) ([]float32, []int, error)
-}
-
-// tensorOf reads a tensor and checks its shape.
-func tensorOf(f tensors, name string, shape ...int) ([]float32, error) {
+}, name string, shape ...int) ([]float32, error) {
 	v, got, err := f.Float32(name)
 	if err != nil {
 		return nil, err
@@ -177,6 +173,11 @@ func tensorOf(f tensors, name string, shape ...int) ([]float32, error) {
 	for i := range shape {
 		if got[i] != shape[i] {
 			return nil, fmt.Errorf("tensor %s has shape %v, want %v", name, got, shape)
+		}
+	}
+	for i, x := range v {
+		if x-x != 0 {
+			return nil, fmt.Errorf("tensor %s: value %d is %v", name, i, x)
 		}
 	}
 	return v, nil
@@ -200,18 +201,32 @@ func loadFolder(dir string) (*Model, error) {
 			return nil, fmt.Errorf("%s: tie_word_embeddings is false and lm_head.weight is missing", dir)
 		}
 	}
-	for _, name := range f.Names() {
-		for _, foreign := range []string{".bias", ".q_norm.", ".k_norm."} {
-			if strings.Contains(name, foreign) {
-				return nil, fmt.Errorf("%s: tensor %s: biases and query or key norms belong to an architecture that this program does not run", dir, name)
-			}
-		}
+	// What older exporters add: angles that nobody reads, and a head that tying overrules.
+	read := map[string]bool{"lm_head.weight": c.Tied}
+	for l := range c.Layers {
+		read[moduleName(l, "self_attn.rotary_emb.inv_freq")] = true
 	}
-	m, err := assemble(c, func(name string, shape []int) ([]float32, error) { return tensorOf(f, name, shape...) })
+	m, err := assemble(c, func(name string, shape []int) ([]float32, error) {
+		read[name] = true
+		return tensorOf(f, name, shape...)
+	})
+	if err == nil {
+		err = allRead(f.Names(), read)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return m, nil
+}
+
+// allRead says which tensor was left over: biases, norms of queries and keys, experts would change the computation.
+func allRead(names []string, read map[string]bool) error {
+	for _, name := range names {
+		if !read[name] {
+			return fmt.Errorf("tensor %s belongs to an architecture that this program does not run", name)
+		}
+	}
+	return nil
 }
 
 // assemble builds a model tensor by tensor, by the names of Params.
@@ -225,15 +240,7 @@ func assemble(c Config, read func(name string, shape []int) ([]float32, error)) 
 		if err != nil {
 			return
 		}
-		if *dst, err = read(name, shape); err != nil {
-			return
-		}
-		for i, v := range *dst {
-			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-				err = fmt.Errorf("tensor %s: value %d is %v", name, i, v)
-				return
-			}
-		}
+		*dst, err = read(name, shape)
 	}
 	get(&m.embed, "model.embed_tokens.weight", c.Vocab, c.Dim)
 	for l := range m.layers {
@@ -286,6 +293,7 @@ func loadGGUF(path string, wantTokenizer bool) (*Model, *tokenizer.Tokenizer, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
+	read := map[string]bool{}
 	m, err := assemble(c, func(name string, shape []int) ([]float32, error) {
 		stored := name
 		switch name {
@@ -300,13 +308,11 @@ func loadGGUF(path string, wantTokenizer bool) (*Model, *tokenizer.Tokenizer, er
 			l, module, _ := strings.Cut(rest, ".")
 			stored = "blk." + l + "." + ggufNames[module] + ".weight"
 		}
-		v, got, err := f.Float32(stored)
+		v, err := tensorOf(f, stored, shape...)
 		if err != nil {
 			return nil, err
 		}
-		if fmt.Sprint(got) != fmt.Sprint(shape) {
-			return nil, fmt.Errorf("tensor %s has shape %v, want %v", stored, got, shape)
-		}
+		read[stored] = true
 		switch {
 		case strings.HasSuffix(name, linearNames[linQ]+".weight"):
 			v = unpermute(v, c.Heads, c.HeadDim, c.Dim)
@@ -315,6 +321,9 @@ func loadGGUF(path string, wantTokenizer bool) (*Model, *tokenizer.Tokenizer, er
 		}
 		return v, nil
 	})
+	if err == nil {
+		err = allRead(f.Names(), read)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -355,6 +364,7 @@ func loadBin(path string, size int64) (*Model, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	buf := make([]byte, 1<<16)
+	at := 28
 	read := func(dst []float32) error {
 		for len(dst) > 0 {
 			k := min(len(dst), len(buf)/4)
@@ -363,11 +373,12 @@ func loadBin(path string, size int64) (*Model, error) {
 			}
 			for i := range k {
 				v := math.Float32frombits(binary.LittleEndian.Uint32(buf[4*i:]))
-				if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-					return fmt.Errorf("a weight is %v", v)
+				if v-v != 0 {
+					return fmt.Errorf("the weight at byte %d is %v", at+4*i, v)
 				}
 				dst[i] = v
 			}
+			at += 4 * k
 			dst = dst[k:]
 		}
 		return nil
@@ -392,7 +403,9 @@ func loadBin(path string, size int64) (*Model, error) {
 		err = read(m.norm)
 	}
 	if err == nil && !c.Tied {
-		_, err = io.CopyN(io.Discard, r, 4*int64(c.Context)*int64(c.HeadDim))
+		var skipped int64
+		skipped, err = io.CopyN(io.Discard, r, 4*int64(c.Context)*int64(c.HeadDim))
+		at += int(skipped)
 		if err == nil {
 			err = read(m.head)
 		}
