@@ -1,0 +1,112 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/replica"
+)
+
+// raftLog is the replicated log as a member uses it: commands go to the leader, wherever it is, and are proposed again
+// while their fate is unknown. Every command is idempotent, so a repetition changes nothing.
+type raftLog struct {
+	m       *Member
+	raft    *replica.Replica
+	peers   *meshPeers
+	indexOf map[string]int // raft server id to member
+}
+
+// Propose implements Log.
+func (l *raftLog) Propose(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error) {
+	data, err := l.m.MarshalCommand(cmd)
+	if err != nil {
+		return nil, err
+	}
+	wait := 20 * time.Millisecond
+	for {
+		out, err := l.try(ctx, data)
+		if err == nil || ctx.Err() != nil || final(err) {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w; the last try: %w", ctx.Err(), err)
+		case <-time.After(wait):
+			wait = min(2*wait, 500*time.Millisecond)
+		}
+	}
+}
+
+// final reports whether trying again cannot help.
+func final(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
+		return true
+	}
+	return errors.Is(err, replica.ErrTooLarge) || errors.Is(err, replica.ErrClosed)
+}
+
+func (l *raftLog) try(ctx context.Context, data []byte) ([]*coordpb.Outcome, error) {
+	if l.raft.IsLeader() {
+		return l.local(ctx, data)
+	}
+	leader := l.leader()
+	if leader < 0 || leader == l.m.me {
+		return nil, errors.New("no leader is known")
+	}
+	peer, err := l.peers.Mesh(leader)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := peer.Propose(ctx, &coordpb.ProposeRequest{Command: data})
+	return answer.GetOutcomes(), err
+}
+
+// ProposeLocal implements LocalProposer.
+func (l *raftLog) ProposeLocal(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error) {
+	data, err := l.m.MarshalCommand(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return l.local(ctx, data)
+}
+
+func (l *raftLog) local(ctx context.Context, data []byte) ([]*coordpb.Outcome, error) {
+	applied, _, err := l.raft.Propose(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	return Outcomes(applied)
+}
+
+// Leading implements Log.
+func (l *raftLog) Leading() bool { return l.raft.IsLeader() }
+
+// EnsureApplied implements Log.
+func (l *raftLog) EnsureApplied(index uint64) error { return l.raft.EnsureApplied(index) }
+
+func (l *raftLog) leader() int {
+	id, ok := l.raft.Leader()
+	if !ok {
+		return -1
+	}
+	if i, known := l.indexOf[id]; known {
+		return i
+	}
+	return -1
+}
+
+// Status implements Log.
+func (l *raftLog) Status() LogStatus {
+	s := l.raft.Stats()
+	return LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed}
+}
+
+var _ Log = (*raftLog)(nil)
+var _ LocalProposer = (*raftLog)(nil)

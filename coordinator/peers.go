@@ -1,0 +1,109 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/ruche-federation/ruche/coordinator/charter"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/mesh"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+)
+
+// meshPeers are the other members over real connections. A member is alive if it answered a short while ago.
+type meshPeers struct {
+	me    int
+	conns []*grpc.ClientConn // nil for me
+	seen  []atomic.Int64     // unix ms of the last answer
+	now   func() time.Time
+}
+
+const (
+	pingEvery    = 500 * time.Millisecond
+	pingTimeout  = 2 * time.Second
+	aliveFor     = 3 * time.Second
+	meshMessage  = 1 << 20 // the largest message: a command of 512 KiB and its envelope
+	meshWindow   = 1 << 20
+	reconnectMax = 2 * time.Second
+)
+
+// dialPeers prepares connections to every other member; they are made when they are used.
+func dialPeers(ch *charter.Charter, me int, cert tls.Certificate, now func() time.Time) (*meshPeers, error) {
+	p := &meshPeers{me: me, conns: make([]*grpc.ClientConn, ch.N), seen: make([]atomic.Int64, ch.N), now: now}
+	for i, c := range ch.Members {
+		if i == me {
+			continue
+		}
+		conn, err := grpc.NewClient("passthrough:///"+c.MeshAddr,
+			grpc.WithTransportCredentials(mesh.ClientCredentials(cert, ed25519.PublicKey(c.TLSKey))),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax}, MinConnectTimeout: pingTimeout}),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(meshMessage), grpc.MaxCallSendMsgSize(meshMessage)),
+			grpc.WithInitialWindowSize(meshWindow), grpc.WithInitialConnWindowSize(4*meshWindow))
+		if err != nil {
+			p.close()
+			return nil, fmt.Errorf("member %s: %w", c.Name, err)
+		}
+		p.conns[i] = conn
+	}
+	return p, nil
+}
+
+// Mesh implements intake.Peers.
+func (p *meshPeers) Mesh(member int) (coordpb.MeshClient, error) {
+	if member < 0 || member >= len(p.conns) || p.conns[member] == nil {
+		return nil, fmt.Errorf("member %d is no peer", member)
+	}
+	return coordpb.NewMeshClient(p.conns[member]), nil
+}
+
+// Alive implements Peers.
+func (p *meshPeers) Alive() statement.Mask {
+	m := statement.Mask(1) << p.me
+	now := p.now().UnixMilli()
+	for i := range p.seen {
+		if i != p.me && now-p.seen[i].Load() < aliveFor.Milliseconds() {
+			m |= 1 << i
+		}
+	}
+	return m
+}
+
+// watch asks every peer for its status until the context ends.
+func (p *meshPeers) watch(ctx context.Context) {
+	for i := range p.conns {
+		if p.conns[i] == nil {
+			continue
+		}
+		go func() {
+			client := coordpb.NewMeshClient(p.conns[i])
+			for ctx.Err() == nil {
+				call, cancel := context.WithTimeout(ctx, pingTimeout)
+				if _, err := client.Status(call, &coordpb.ListMembersRequest{}); err == nil {
+					p.seen[i].Store(p.now().UnixMilli())
+				}
+				cancel()
+				select {
+				case <-ctx.Done():
+				case <-time.After(pingEvery):
+				}
+			}
+		}()
+	}
+}
+
+func (p *meshPeers) close() {
+	for _, c := range p.conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
