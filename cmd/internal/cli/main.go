@@ -39,13 +39,22 @@ func New(name, usage, dir string) *urfave.App {
 	}
 }
 
-// version is what the Go toolchain recorded at build time.
+// version is what the Go toolchain recorded at build time: the module's version, or the commit it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
+	if !ok {
 		return "unknown"
 	}
-	return info.Main.Version
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && !strings.Contains(v, s.Value[:min(12, len(s.Value))]):
+			v += " " + s.Value
+		case s.Key == "vcs.modified" && s.Value == "true" && !strings.Contains(v, "dirty"):
+			v += " modified"
+		}
+	}
+	return strings.TrimSpace(v)
 }
 
 // Main runs app with this process's arguments and returns the exit status. SIGINT and SIGTERM end the context once; a
