@@ -200,9 +200,9 @@ func ggufConfig(f *gguf.File) (Config, error) {
 	}
 	if c.Heads > 0 {
 		c.HeadDim = num("attention.key_length", uint64(c.Dim/c.Heads))
-	}
-	if n := num("rope.dimension_count", uint64(c.HeadDim)); first == nil && n != c.HeadDim {
-		return c, fmt.Errorf("llama.rope.dimension_count is %d, this program rotates whole heads of %d", n, c.HeadDim)
+		if n := num("rope.dimension_count", uint64(c.HeadDim)); first == nil && n != c.HeadDim {
+			return c, fmt.Errorf("llama.rope.dimension_count is %d, this program rotates whole heads of %d", n, c.HeadDim)
+		}
 	}
 	if n := num("expert_count", 0); first == nil && n != 0 {
 		return c, fmt.Errorf("llama.expert_count is %d, this program runs no mixtures of experts", n)
