@@ -168,19 +168,21 @@ func (m *Member) publishEpoch(ctx context.Context, now int64, known *statement.K
 	return nil
 }
 
-// eraseEpochs destroys every epoch but the newest once each round that lists it is published or certified dead, and any
-// epoch at the end of its life.
+// eraseEpochs destroys an epoch once the log shows a later one of this member's and each round that lists it is published
+// or certified dead, and any epoch at the end of its life. A round lists the newest package of the log it is proposed
+// in: so whoever has applied a later package has applied every round that lists an earlier one. Before that, as while a
+// log is replayed, nothing is known of what a round may still need.
 func (m *Member) eraseEpochs(now int64) {
 	all := m.epochs.list()
 	if len(all) == 0 {
 		return
 	}
-	newest := m.epochs.newest()
 	m.mu.Lock()
 	needed := map[uint64]bool{}
 	ended := map[uint64]bool{}
+	published := uint64(0)
 	if _, k, ok := m.machine.KeyPackage(m.me); ok {
-		needed[k.Epoch] = now <= k.NotAfterMs
+		published = k.Epoch
 		ended[k.Epoch] = now > k.NotAfterMs
 	}
 	for _, v := range m.machine.Rounds() {
@@ -197,7 +199,7 @@ func (m *Member) eraseEpochs(now int64) {
 	}
 	m.mu.Unlock()
 	for _, e := range all {
-		if n := e.Number(); ended[n] || e != newest && !needed[n] {
+		if n := e.Number(); ended[n] || n < published && !needed[n] {
 			if err := m.epochs.destroy(e); err != nil {
 				m.cfg.Logger.Error("erasing an epoch failed; it is tried again", "epoch", n, "error", err)
 			} else {
