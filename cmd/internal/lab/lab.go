@@ -71,6 +71,7 @@ type Federation struct {
 	now     atomic.Int64
 	secrets *secrets
 	logger  *slog.Logger
+	onTurn  func() // called after each turn, if set
 	steps   int
 	turns   int
 

@@ -23,10 +23,13 @@ var (
 
 // CrashPoint is a moment of a member's death: its next proposal of one kind.
 type CrashPoint struct {
-	Member   int
+	Member   int    // Whoever: the first to propose it
 	Command  string // the name of the command's field: "vote", "reveal", "accepts"…
 	InTheLog bool   // the entry is committed, and the member dies before it hears of it
 }
+
+// Whoever as a CrashPoint's member is the first one that gets there.
+const Whoever = -1
 
 // CrashAt lets a member die at a point, once.
 func (f *Federation) CrashAt(p CrashPoint) {
@@ -77,7 +80,7 @@ func (l *memberLog) Propose(ctx context.Context, cmd *coordpb.Command) ([]*coord
 // crashPoint takes the point that this proposal reaches, if any.
 func (f *Federation) crashPoint(p *process, cmd *coordpb.Command) (CrashPoint, bool) {
 	name := commandName(cmd)
-	i := slices.IndexFunc(f.crashes, func(c CrashPoint) bool { return c.Member == p.seat.Index && c.Command == name })
+	i := slices.IndexFunc(f.crashes, func(c CrashPoint) bool { return (c.Member == p.seat.Index || c.Member == Whoever) && c.Command == name })
 	if i < 0 {
 		return CrashPoint{}, false
 	}

@@ -19,7 +19,8 @@ import (
 type Seat struct {
 	Index int
 	Dir   string
-	Held  bool // gets no entries: a member that lags
+	Held  bool   // gets no entries: a member that lags
+	Pace  uint64 // entries that it applies in one turn; 0: as the seed has it
 
 	f        *Federation
 	rand     *drawer

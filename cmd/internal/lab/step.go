@@ -68,13 +68,16 @@ func (f *Federation) turn(s *Seat) error {
 	}
 	if !p.dead.Load() {
 		f.turns++
-		if err := f.deliver(s, f.rng.IntN(4) > 0); err != nil {
+		if err := f.deliver(s, s.Pace == 0 && f.rng.IntN(4) > 0); err != nil {
 			return err
 		}
 		p.member.Work(p.ctx)
 	}
 	if p.dead.Load() {
 		s.Crash()
+	}
+	if f.onTurn != nil {
+		f.onTurn()
 	}
 	return f.Check()
 }
@@ -90,6 +93,9 @@ func (f *Federation) deliver(s *Seat, all bool) error {
 	to := uint64(len(f.entries))
 	if !all && to > p.applied && s.Index != f.leader {
 		to = p.applied + f.rng.Uint64N(to-p.applied+1)
+	}
+	if !all && s.Pace > 0 && s.Index != f.leader {
+		to = min(uint64(len(f.entries)), p.applied+s.Pace)
 	}
 	_, err := p.applyTo(to)
 	return err
