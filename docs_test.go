@@ -96,6 +96,16 @@ func TestDocumentLinksResolve(t *testing.T) {
 	}
 }
 
+// TestEveryDecisionIsListed: a page that nothing links to is not read.
+func TestEveryDecisionIsListed(t *testing.T) {
+	pages := texts(t, func(p string) bool { return path.Dir(p) == "docs/decisions" })
+	for p := range pages {
+		if name := path.Base(p); name != "README.md" && !strings.Contains(pages["docs/decisions/README.md"], "("+name+")") {
+			t.Errorf("%s stands in no line of docs/decisions/README.md", p)
+		}
+	}
+}
+
 // vocabulary is what a program's source knows: the names of its commands, which of them have commands of their own, and
 // the names of its flags.
 type vocabulary struct{ verbs, groups, flags map[string]bool }
@@ -352,7 +362,7 @@ func TestTestdataIsListed(t *testing.T) {
 	readmes := texts(t, func(p string) bool { return path.Base(p) == "README.md" && strings.Contains(p, "testdata") })
 	listed := func(readme, rel string) bool {
 		for _, c := range inline.FindAllStringSubmatch(readmes[readme], -1) {
-			if ok, _ := path.Match(c[1], rel); ok || c[1] == path.Dir(rel) {
+			if ok, _ := path.Match(c[1], rel); ok || strings.TrimSuffix(c[1], "/") == path.Dir(rel) {
 				return true
 			}
 		}
