@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/aggregation/layout"
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -146,6 +147,15 @@ func (d *Device) Acked(id label.Hash) bool {
 // Adopted is the state that the device uses.
 func (d *Device) Adopted() layout.Model { return d.adopted }
 
+// keepPlain puts a vector where the participant keeps what it encoded, for the sum that the checks compare with.
+func (d *Device) keepPlain(id label.Hash, x []uint32) error {
+	dir := filepath.Join(d.Dir, "encoded")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, id.String()), committee.VectorBytes(x), 0o600)
+}
+
 // step is one step of the device's program, starting it if need be. A fault ends the process.
 func (d *Device) step() error {
 	ctx, cancel := context.WithCancelCause(background)
@@ -253,6 +263,9 @@ type breakingUpload struct {
 func (b *breakingUpload) Send(m *coordpb.UploadRequest) error {
 	if m.GetChunk() != nil {
 		if b.chunk++; b.d.Fault == MidUpload && b.chunk > 1 {
+			for b.Context().Err() == nil && !b.d.f.heardFrom(b.d.ID) {
+				time.Sleep(pumpEvery) // what was sent is on its way: the process ends when the first of it has arrived
+			}
 			b.d.stop(errFault)
 			return errFault
 		}

@@ -369,6 +369,18 @@ func (f *Federation) judgeUpload(open *coordpb.UploadOpen) {
 	}
 }
 
+// heardFrom reports whether a byte of any contribution has arrived from a device.
+func (f *Federation) heardFrom(device label.Hash) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k := range f.uploads {
+		if k.device == device {
+			return true
+		}
+	}
+	return false
+}
+
 func (f *Federation) encodedIn(d *Device, id label.Hash) ([]byte, error) {
 	return os.ReadFile(filepath.Join(d.Dir, "encoded", id.String()))
 }

@@ -237,6 +237,13 @@ func (f *Federation) Round() (round.View, bool) {
 	return f.observer.Newest(TaskID)
 }
 
+// observerRound is a round as the log has it.
+func (f *Federation) observerRound(id label.Hash) (round.View, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.observer.Round(id)
+}
+
 // Phase is the newest round's phase; 0 before the first.
 func (f *Federation) Phase() round.Phase {
 	v, ok := f.Round()

@@ -1,0 +1,99 @@
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ruche-federation/ruche/aggregation/committee"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// Contribution is an upload as it travels: for tests that send what no honest device sends, or send it in other ways.
+type Contribution struct {
+	Round  label.Hash
+	Header label.Hash
+	Open   *coordpb.UploadOpen
+	Y      []byte
+	plain  []uint32
+}
+
+// Forge makes a contribution of a device by hand, over some vector of small numbers. From then on the device counts as
+// a liar. garble, if set, changes the boxes before their hash is signed.
+func (d *Device) Forge(garble func(boxes [][]byte)) (*Contribution, error) {
+	v, ok := d.f.Round()
+	if !ok {
+		return nil, errors.New("there is no round")
+	}
+	d.Lies = true
+	rc := v.Config
+	x := make([]uint32, rc.Len)
+	for i := range x {
+		x[i] = uint32(int32(d.vectors.IntN(101) - 50))
+	}
+	h := &statement.Header{Round: v.ID, Device: d.ID, Cert: d.Cert.Hash(), Kind: statement.KindDevice, Len: rc.Len}
+	if _, err := d.rand.Read(h.Nonce[:]); err != nil {
+		return nil, err
+	}
+	sealed, err := committee.Contribute(rc.Committee(d.f.Charter), d.ID, h.Nonce, x, func(commitments []label.Hash, y label.Hash) []byte {
+		h.Commitments, h.Y = commitments, y
+		return h.AAD()
+	}, d.rand)
+	if err != nil {
+		return nil, err
+	}
+	if garble != nil {
+		garble(sealed.Boxes)
+	}
+	h.Boxes = statement.HashBoxes(sealed.Boxes)
+	if err := d.keepPlain(v.ID, x); err != nil {
+		return nil, err
+	}
+	body := h.Bytes()
+	c := &Contribution{Round: v.ID, Header: statement.HashHeader(body), Y: committee.VectorBytes(sealed.Y), plain: x}
+	c.Open = &coordpb.UploadOpen{RoundId: v.ID[:], Boxes: sealed.Boxes,
+		Header: &coordpb.Signed{Body: body, Signature: statement.SignContribution(d.key, v.ID, c.Header)}}
+	return c, nil
+}
+
+// keepPlainOf makes c the contribution whose vector the checks expect of the device.
+func (d *Device) keepPlainOf(c *Contribution) error { return d.keepPlain(c.Round, c.plain) }
+
+// Upload sends a contribution to some members at the same time. Answers and errors are in the members' order.
+func (f *Federation) Upload(c *Contribution, members ...int) ([]*coordpb.UploadResponse, []error) {
+	answers, errs := make([]*coordpb.UploadResponse, len(members)), make([]error, len(members))
+	var run []func() error
+	for i, member := range members {
+		run = append(run, func() error {
+			answers[i], errs[i] = f.uploadTo(c, member)
+			return nil
+		})
+	}
+	if err := f.during(run...); err != nil {
+		return answers, []error{err}
+	}
+	return answers, errs
+}
+
+func (f *Federation) uploadTo(c *Contribution, member int) (*coordpb.UploadResponse, error) {
+	p := f.Seats[member].live()
+	if p == nil {
+		return nil, fmt.Errorf("member %d is down", member)
+	}
+	stream, err := coordpb.NewDeviceClient(p.device.conn).Upload(background)
+	if err != nil {
+		return nil, err
+	}
+	open := proto.Clone(c.Open).(*coordpb.UploadOpen)
+	if err := stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: open}}); err == nil {
+		// A send error only says that the member has answered already.
+		_ = coordpb.SendChunks(bytes.NewReader(c.Y), 0, func(ch *coordpb.Chunk) error {
+			return stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: ch}})
+		})
+	}
+	return stream.CloseAndRecv()
+}
