@@ -41,6 +41,7 @@ type LogStatus struct {
 	Term      uint64
 	Applied   uint64
 	Committed uint64
+	Guarded   uint64 // known to be applied by this run of the member or an earlier one, durably
 }
 
 // Peers are the other members.
@@ -60,7 +61,8 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Member is one member of a consortium. Its methods are safe for concurrent use, Work aside, which one goroutine calls.
+// Member is one member of a consortium. Its methods are safe for concurrent use, Work and Run aside: one goroutine
+// calls one of them.
 type Member struct {
 	cfg     Config
 	ch      *charter.Charter
@@ -77,20 +79,24 @@ type Member struct {
 	machine *round.Machine
 	applied chan struct{} // closed and replaced at each applied batch
 
-	wake chan struct{}
+	wake  chan struct{} // for the loop of duties
+	pulse chan struct{} // for the loop of keys and ticks
 
-	// Work's own.
-	later        map[round.Effect]time.Time // duties not to be tried before
-	publishLater time.Time                  // the same for the key package
-	ticked       time.Time                  // when this leader last proposed a tick
-	witnessed    uint64                     // applied index at the last look for own words in the log
+	// The loop of duties' own.
+	later     map[round.Effect]time.Time // duties not to be tried before
+	witnessed uint64                     // applied index at the last look for own words in the log
+	guarded   time.Time                  // when that index was last made durable
+
+	// The loop of keys and ticks' own.
+	publishLater time.Time // the key package is not to be published before
+	ticked       time.Time // when this leader last proposed a tick
 }
 
 // New opens a member's stores. Attach gives it a log and peers before its first Work.
 func New(cfg Config) (*Member, error) {
 	dir := cfg.Home.Dir
 	m := &Member{cfg: cfg, ch: cfg.Charter, me: cfg.Index, machine: round.New(cfg.Charter),
-		applied: make(chan struct{}), wake: make(chan struct{}, 1), later: map[round.Effect]time.Time{}}
+		applied: make(chan struct{}), wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), later: map[round.Effect]time.Time{}}
 	var err error
 	if m.shelf, err = intake.OpenShelf(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err
@@ -126,8 +132,7 @@ func (m *Member) Close() error {
 func (m *Member) Apply(index uint64, command []byte) any {
 	m.mu.Lock()
 	outcomes := m.machine.ApplyBytes(index, command)
-	close(m.applied)
-	m.applied = make(chan struct{})
+	m.changed()
 	m.mu.Unlock()
 	for _, o := range outcomes {
 		if o.Code == round.UnknownCommand {
@@ -135,11 +140,19 @@ func (m *Member) Apply(index uint64, command []byte) any {
 			return replica.Halt{Err: fmt.Errorf("the log holds a command of a later version at index %d (%s): update this program", index, o.Detail)}
 		}
 	}
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
 	return outcomes
+}
+
+// changed wakes everybody who waits for the state. The caller holds mu.
+func (m *Member) changed() {
+	close(m.applied)
+	m.applied = make(chan struct{})
+	for _, c := range []chan struct{}{m.wake, m.pulse} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Snapshot is the log's callback: the whole replicated state.
@@ -161,28 +174,59 @@ func (m *Member) Restore(data []byte) error {
 		return fmt.Errorf("snapshot is of index %d, this member has applied %d", next.Applied(), m.machine.Applied())
 	}
 	m.machine = next
+	m.changed()
 	return nil
 }
 
-// Run carries out duties until the context ends.
+// Run carries out duties until the context ends. Duties may wait for peers; what the others wait for, keys and the
+// leader's ticks, has a loop of its own, so that no peer can stop the log's time by answering slowly.
 func (m *Member) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		loop(ctx, m.pulse, func() {
+			if m.caughtUp() {
+				m.keepEpochs(ctx)
+				m.lead(ctx)
+			}
+		})
+	})
+	loop(ctx, m.wake, func() {
+		if m.caughtUp() {
+			m.duties(ctx)
+		}
+	})
+	wg.Wait()
+}
+
+func loop(ctx context.Context, wake <-chan struct{}, do func()) {
 	tick := time.NewTicker(workEvery)
 	defer tick.Stop()
 	for {
-		m.Work(ctx)
+		do()
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.wake:
+		case <-wake:
 		case <-tick.C:
 		}
 	}
 }
 
-// Work carries out, once, whatever this member owes now. It reports whether anything was done.
+// Work carries out, once, whatever this member owes now: both loops of Run, one after the other. It reports whether
+// anything was done.
 func (m *Member) Work(ctx context.Context) bool {
-	m.witness()
+	if !m.caughtUp() {
+		return false
+	}
 	did := m.keepEpochs(ctx)
+	did = m.duties(ctx) || did
+	return m.lead(ctx) || did
+}
+
+// duties carries out what the state says that this member owes. It reports whether anything was done.
+func (m *Member) duties(ctx context.Context) bool {
+	m.witness()
+	did := false
 	m.mu.Lock()
 	due := m.machine.Due(m.me)
 	m.mu.Unlock()
@@ -195,10 +239,14 @@ func (m *Member) Work(ctx context.Context) bool {
 		}
 		wait := retryDuty
 		if err := m.do(ctx, e); err != nil && ctx.Err() == nil {
-			if errors.As(err, new(*alarm)) {
+			switch {
+			case errors.As(err, new(*alarm)):
 				wait = retryAlarm
 				m.cfg.Logger.Error("ALARM", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
-			} else {
+			case errors.Is(err, errEpochEnded):
+				wait = retryAlarm
+				m.cfg.Logger.Debug("a duty has lapsed", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
+			default:
 				m.cfg.Logger.Warn("a duty has to wait", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
 			}
 		} else {
@@ -207,9 +255,6 @@ func (m *Member) Work(ctx context.Context) bool {
 		open[e] = now.Add(wait)
 	}
 	m.later = open
-	if m.log.Leading() {
-		did = m.lead(ctx) || did
-	}
 	m.tidy()
 	return did
 }

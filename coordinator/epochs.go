@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -81,9 +82,39 @@ func (s *epochs) destroy(e *epoch.Epoch) error {
 	if err := e.Destroy(); err != nil {
 		return err
 	}
+	s.forget(e)
+	return nil
+}
+
+// forget takes an epoch out whose keys are gone: the member has none then, and publishes a new one.
+func (s *epochs) forget(e *epoch.Epoch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.open, e.Number())
+	if s.open[e.Number()] == e {
+		delete(s.open, e.Number())
+	}
+}
+
+// reopen reads an epoch again after a write to its vote file failed, on a full disk for one: only the file knows
+// whether the record is in it. Whoever holds the old value finds it closed.
+func (s *epochs) reopen(e *epoch.Epoch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[e.Number()] != e {
+		return nil // somebody else was faster
+	}
+	if err := e.Close(); err != nil {
+		return err
+	}
+	again, err := epoch.Open(s.root, e.Number())
+	if errors.As(err, new(*epoch.AlarmError)) {
+		delete(s.open, e.Number())
+		return &alarm{err}
+	}
+	if err != nil {
+		return err // the closed one stays in its place: the next duty tries again
+	}
+	s.open[e.Number()] = again
 	return nil
 }
 
@@ -104,6 +135,9 @@ func (m *Member) listed(rc *statement.RoundConfig) (*epoch.Epoch, error) {
 	if !ok {
 		return nil, fmt.Errorf("round %d does not list this member", rc.Seq)
 	}
+	if now := m.cfg.Now().UnixMilli(); now > k.NotAfterMs {
+		return nil, fmt.Errorf("epoch %d, which round %d lists: %w", k.Epoch, rc.Seq, errEpochEnded)
+	}
 	e, ok := m.epochs.get(k.Epoch)
 	if !ok {
 		return nil, alarmf("round %d lists epoch %d of this member, whose keys are gone", rc.Seq, k.Epoch)
@@ -111,11 +145,11 @@ func (m *Member) listed(rc *statement.RoundConfig) (*epoch.Epoch, error) {
 	if string(e.VotePublic()) != string(k.VoteKey) || string(e.SealPublic()) != string(k.SealKey) {
 		return nil, alarmf("round %d lists other keys for epoch %d than this member drew", rc.Seq, k.Epoch)
 	}
-	if now := m.cfg.Now().UnixMilli(); now > k.NotAfterMs {
-		return nil, alarmf("epoch %d, which round %d lists, has ended", k.Epoch, rc.Seq)
-	}
 	return e, nil
 }
+
+// errEpochEnded is no alarm: nothing signed by an epoch's keys exists after its end (SA 8.9).
+var errEpochEnded = errors.New("the epoch has ended")
 
 // keepEpochs draws and publishes an epoch when the member has none in the first half of its life, and erases epochs
 // whose rounds have all ended (SA 2.1, 2.6).
@@ -210,7 +244,9 @@ func (m *Member) eraseEpochs(now int64) {
 }
 
 // witness compares this member's own votes, reveals and expiries in the log with its vote files. One that the log holds
-// and the file lacks means that the file was cut or the key is elsewhere: the epoch destroys its keys (SA 2.5).
+// and the file lacks means that the file was cut or the key is elsewhere: the epoch destroys its keys (SA 2.5). The
+// machine keeps only statements whose signature verifies by the vote key that the round lists, on apply and on restore
+// alike; witness looks only where that key is the epoch's own, so nobody else's word can destroy it.
 func (m *Member) witness() {
 	m.mu.Lock()
 	index := m.machine.Applied()
@@ -219,7 +255,6 @@ func (m *Member) witness() {
 		views = m.machine.Rounds()
 	}
 	m.mu.Unlock()
-	m.witnessed = index
 	for _, v := range views {
 		k, ok := v.Config.Package(m.me)
 		if !ok {
@@ -237,6 +272,9 @@ func (m *Member) witness() {
 				h, err := value(s.Statement.Body)
 				if err == nil {
 					err = e.Witness(kind, v.ID, h)
+				}
+				if errors.As(err, new(*epoch.AlarmError)) {
+					m.epochs.forget(e)
 				}
 				if err != nil {
 					m.cfg.Logger.Error("ALARM: the log holds a word of ours that the vote file lacks", "round", v.ID.String(), "error", err)
@@ -259,4 +297,23 @@ func (m *Member) witness() {
 		})
 		check(epoch.KindExpired, v.Expired, func(b []byte) (label.Hash, error) { return label.Hash{}, nil })
 	}
+	if index == m.witnessed {
+		return
+	}
+	m.witnessed = index
+	// What was compared is not to be forgotten either: after a restart this member acts again only when it has applied
+	// at least as much (caughtUp), its own words among it.
+	if now := m.cfg.Now(); now.Sub(m.guarded) >= guardEvery {
+		m.guarded = now
+		if err := m.log.EnsureApplied(index); err != nil {
+			m.cfg.Logger.Debug("the applied index is not guarded yet", "error", err)
+		}
+	}
+}
+
+// caughtUp reports whether this member's state is at least where an earlier run of it was seen to be: before that, what
+// the log holds of its own words is not known yet.
+func (m *Member) caughtUp() bool {
+	s := m.log.Status()
+	return s.Applied >= s.Guarded
 }

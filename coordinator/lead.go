@@ -9,6 +9,9 @@ import (
 // lead is the leader's part: the tick that carries time into the log, the next RoundConfig of each task, the next Close
 // of each round. Each is a pure function of the state, the clock and who is alive; a new leader simply goes on.
 func (m *Member) lead(ctx context.Context) bool {
+	if !m.log.Leading() {
+		return false
+	}
 	now := m.cfg.Now()
 	did := false
 	if now.Sub(m.ticked) >= m.ch.Timing.Tick.D() {

@@ -88,8 +88,16 @@ func (l *raftLog) local(ctx context.Context, data []byte) ([]*coordpb.Outcome, e
 // Leading implements Log.
 func (l *raftLog) Leading() bool { return l.raft.IsLeader() }
 
-// EnsureApplied implements Log.
-func (l *raftLog) EnsureApplied(index uint64) error { return l.raft.EnsureApplied(index) }
+// EnsureApplied implements Log. The member's state shows an entry a moment before the replica counts it as applied, so
+// it is waited for.
+func (l *raftLog) EnsureApplied(index uint64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), applyWait)
+	defer cancel()
+	if err := l.raft.WaitApplied(ctx, index); err != nil {
+		return err
+	}
+	return l.raft.EnsureApplied(index)
+}
 
 func (l *raftLog) leader() int {
 	id, ok := l.raft.Leader()
@@ -105,7 +113,7 @@ func (l *raftLog) leader() int {
 // Status implements Log.
 func (l *raftLog) Status() LogStatus {
 	s := l.raft.Stats()
-	return LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed}
+	return LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded}
 }
 
 var _ Log = (*raftLog)(nil)

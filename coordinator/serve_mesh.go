@@ -38,11 +38,24 @@ func (s *MeshServer) Propose(ctx context.Context, r *coordpb.ProposeRequest) (*c
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if !forwarded(cmd) {
+		return nil, status.Error(codes.InvalidArgument, "a member proposes its own statements; time, rounds and closes are the leader's own affair")
+	}
 	outcomes, err := local.ProposeLocal(ctx, cmd)
 	if err != nil {
 		return nil, statusOf(err)
 	}
 	return &coordpb.ProposeResponse{Outcomes: outcomes}, nil
+}
+
+// forwarded reports whether a follower may have a command proposed. What nobody signs is the leader's: log time never
+// goes back, so one tick from far ahead, which any member could send, would end every round and every key for ever.
+func forwarded(cmd *coordpb.Command) bool {
+	switch cmd.GetCommand().(type) {
+	case *coordpb.Command_TickUnixMs, *coordpb.Command_Propose, *coordpb.Command_Close:
+		return false
+	}
+	return true
 }
 
 // Store takes a copy of a contribution and answers when it is on disk.
