@@ -3,10 +3,10 @@ package llm
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/ruche-federation/ruche/node/llm/safetensors"
@@ -114,7 +114,7 @@ type peftConfig struct {
 	Bias          string         `json:"bias"`
 	FanInFanOut   bool           `json:"fan_in_fan_out"`
 	InferenceMode bool           `json:"inference_mode"`
-	InitWeights   bool           `json:"init_lora_weights"`
+	InitWeights   any            `json:"init_lora_weights"`
 	LayersPattern any            `json:"layers_pattern"`
 	LayersTo      any            `json:"layers_to_transform"`
 	Alpha         float64        `json:"lora_alpha"`
@@ -124,7 +124,7 @@ type peftConfig struct {
 	R             int            `json:"r"`
 	RankPattern   map[string]any `json:"rank_pattern"`
 	Revision      any            `json:"revision"`
-	Targets       []string       `json:"target_modules"`
+	Targets       any            `json:"target_modules"`
 	Task          string         `json:"task_type"`
 	UseDora       bool           `json:"use_dora"`
 	UseRSLora     bool           `json:"use_rslora"`
@@ -136,6 +136,9 @@ const (
 	peftPrefix      = "base_model.model."
 	peftConfigMax   = 1 << 20
 )
+
+// peftOff are the keys that change what an adapter computes; all must be null, false or empty.
+var peftOff = [...]string{"use_dora", "use_rslora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "alora_invocation_tokens", "trainable_token_indices", "modules_to_save", "rank_pattern", "alpha_pattern"}
 
 // WritePEFT writes the adapter as a PEFT directory: the same bytes for the same adapter. base is the name that the
 // configuration gives the base model.
@@ -152,10 +155,7 @@ func (a *Adapter) WritePEFT(dir, base string) error {
 			safetensors.Values{Name: peftPrefix + m.Name + ".lora_B.weight", DType: "F32", Shape: []int{m.Out, a.Rank}, Data: m.B})
 	}
 	c := peftConfig{AlphaPattern: map[string]any{}, Base: base, Bias: "none", InferenceMode: true, InitWeights: true, Alpha: a.Alpha, Type: "LORA", R: a.Rank, RankPattern: map[string]any{}, Task: "CAUSAL_LM"}
-	for t := range targets {
-		c.Targets = append(c.Targets, t)
-	}
-	sort.Strings(c.Targets)
+	c.Targets = slices.Sorted(maps.Keys(targets))
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err
@@ -184,18 +184,26 @@ func LoadPEFT(dir string, m *Model) (*Adapter, error) {
 		return nil, fmt.Errorf("%s: r is %d, it must lie in [1, %d]", path, c.R, rankMax)
 	case !(c.Alpha > 0 && c.Alpha <= alphaMax):
 		return nil, fmt.Errorf("%s: lora_alpha is %v, it must lie in (0, %d]", path, c.Alpha, alphaMax)
-	case c.UseDora:
-		return nil, fmt.Errorf("%s: use_dora is set, this program reads plain LoRA", path)
-	case c.UseRSLora:
-		return nil, fmt.Errorf("%s: use_rslora is set, this program reads plain LoRA", path)
 	case c.FanInFanOut:
 		return nil, fmt.Errorf("%s: fan_in_fan_out is set: the adapter is for a model of another architecture (GPT-2)", path)
 	case c.Bias != "" && c.Bias != "none":
 		return nil, fmt.Errorf("%s: bias is %.20q, this program reads none", path, c.Bias)
-	case len(c.RankPattern) > 0 || len(c.AlphaPattern) > 0:
-		return nil, fmt.Errorf("%s: rank_pattern and alpha_pattern must be empty", path)
-	case c.ModulesToSave != nil:
-		return nil, fmt.Errorf("%s: modules_to_save is set, this program reads adapters only", path)
+	}
+	if kind, ok := c.InitWeights.(string); ok && kind != "gaussian" && kind != "orthogonal" {
+		return nil, fmt.Errorf("%s: init_lora_weights is %.40q: such adapters go with a base that was changed", path, kind)
+	}
+	var all map[string]any
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, key := range peftOff {
+		v := all[key]
+		if m, ok := v.(map[string]any); ok && len(m) == 0 {
+			continue
+		}
+		if v != nil && v != false {
+			return nil, fmt.Errorf("%s: %s is set, this program reads plain LoRA of one rank and alpha", path, key)
+		}
 	}
 	weights := filepath.Join(dir, peftWeightsFile)
 	f, err := safetensors.Open(weights)
