@@ -26,6 +26,9 @@ type Recipe struct {
 	Threads     int // 0: one per processor
 }
 
+// rateMax bounds the learning rate: AdamW moves a weight by about as much in one step.
+const rateMax = 10
+
 // Validate names the field that cannot be.
 func (r *Recipe) Validate() error {
 	switch {
@@ -35,12 +38,16 @@ func (r *Recipe) Validate() error {
 		return fmt.Errorf("batch is %d, it must lie in [1, 4096]", r.Batch)
 	case r.Window < 2 || r.Window > 1<<17:
 		return fmt.Errorf("window is %d, it must lie in [2, 131072]", r.Window)
-	case !(r.LR > 0) || math.IsInf(r.LR, 0):
-		return fmt.Errorf("lr is %v, it must be positive", r.LR)
+	case !(r.LR > 0 && r.LR <= rateMax):
+		return fmt.Errorf("lr is %v, it must lie in (0, %d]", r.LR, rateMax)
 	case !(r.Beta1 >= 0 && r.Beta1 < 1 && r.Beta2 >= 0 && r.Beta2 < 1):
 		return fmt.Errorf("betas are %v and %v, they must lie in [0, 1)", r.Beta1, r.Beta2)
-	case !(r.Eps > 0):
-		return fmt.Errorf("eps is %v, it must be positive", r.Eps)
+	case !(r.Eps > 0 && r.Eps <= 1):
+		return fmt.Errorf("eps is %v, it must lie in (0, 1]", r.Eps)
+	case !(r.WeightDecay >= 0 && r.WeightDecay <= 1):
+		return fmt.Errorf("weight_decay is %v, it must lie in [0, 1]", r.WeightDecay)
+	case !(r.Clip >= 0):
+		return fmt.Errorf("clip is %v, it must not be negative", r.Clip)
 	case !r.TrainA && !r.TrainB:
 		return errors.New("neither factor is trained")
 	}
@@ -129,9 +136,11 @@ func Run(ctx context.Context, m *llm.Model, a *llm.Adapter, windows []llm.Sequen
 		}
 		loss := sum / float64(max(1, n))
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return st, fmt.Errorf("step %d: the loss is %v; the learning rate is too high for this model", step, loss)
+			return st, fmt.Errorf("step %d: the loss is %v: the learning rate is too high, or the adapter was damaged before", step, loss)
 		}
-		Clip(grads, r.Clip)
+		if norm := Clip(grads, r.Clip); math.IsNaN(norm) || math.IsInf(norm, 0) {
+			return st, fmt.Errorf("step %d: the gradient's norm is %v: the learning rate is too high, or the adapter was damaged before", step, norm)
+		}
 		opt.Update(params, grads)
 		if step == 0 {
 			st.LossFirst = loss

@@ -13,6 +13,7 @@ type Encoder interface {
 // positions, each of which predicts the next token. Windows overlap by the one token that ends one and begins the next,
 // so every token but the BOS of a record is scored exactly once. A tokenizer without BOS uses its EOS for it.
 func Windows(tok Encoder, records []string, window int) []llm.Sequence {
+	window = max(1, window)
 	bos := tok.BOS()
 	if bos < 0 {
 		bos = tok.EOS()
