@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -133,23 +134,25 @@ func TestStatusSaysWhetherTheProcessLives(t *testing.T) {
 	}
 }
 
-// TestAMemberRunsAndStops runs a consortium of one as a user would, issues a token beside it and interrupts it.
+// TestAMemberRunsAndStops runs a consortium of one as a user would, in a process of its own, issues a token beside it and
+// interrupts it.
 func TestAMemberRunsAndStops(t *testing.T) {
 	home, file := alone(t, "alpha")
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	done := make(chan int, 1)
-	var out, errs bytes.Buffer
-	go func() {
-		done <- cli.Run(ctx, newApp(), []string{"ruche-coordinator", "run", "--dir", home.Dir, "--charter", file, "--timing", "loopback", "--log-level", "warn",
-			"--listen-device", "127.0.0.1:0", "--listen-mesh", "127.0.0.1:0"}, &out, &errs)
-	}()
+	// TestMain has put this program into PATH.
+	member := exec.Command("ruche-coordinator", "run", "--dir", home.Dir, "--charter", file, "--timing", "loopback", "--log-level", "warn",
+		"--listen-device", "127.0.0.1:0", "--listen-mesh", "127.0.0.1:0")
+	var errs bytes.Buffer
+	member.Stderr = &errs
+	must(t, member.Start())
+	done := make(chan error, 1)
+	go func() { done <- member.Wait() }()
+	defer member.Process.Kill()
 	ruche := func(args ...string) (int, string) {
 		var out, errs bytes.Buffer
 		code := cli.Run(context.Background(), newApp(), append([]string{"ruche-coordinator", "--dir", home.Dir}, args...), &out, &errs)
 		return code, out.String() + errs.String()
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		code, said := ruche("status")
 		if code == 0 && strings.Contains(said, "role          leader") {
@@ -159,8 +162,8 @@ func TestAMemberRunsAndStops(t *testing.T) {
 			t.Fatalf("no leader: %s", said)
 		}
 		select {
-		case code := <-done:
-			t.Fatalf("ended with exit %d: %s", code, errs.String())
+		case err := <-done:
+			t.Fatalf("ended with %v: %s", err, errs.String())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -170,13 +173,13 @@ func TestAMemberRunsAndStops(t *testing.T) {
 	if code, said := ruche("token", "--count", "2"); code != 0 || strings.Count(said, "\n") != 3 {
 		t.Errorf("token beside the running member: exit %d, %s", code, said)
 	}
-	stop()
+	must(t, member.Process.Signal(os.Interrupt))
 	select {
-	case code := <-done:
-		if code != 0 || !strings.Contains(errs.String(), cli.DemoLabel) {
-			t.Errorf("exit %d: %s", code, errs.String())
+	case err := <-done:
+		if err != nil || !strings.Contains(errs.String(), cli.DemoLabel) {
+			t.Errorf("ended with %v: %s", err, errs.String())
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("did not stop")
 	}
 	if code, said := ruche("status"); code != cli.Failed || !strings.Contains(said, "stopped") {

@@ -67,7 +67,7 @@ func Main(app *urfave.App) int {
 }
 
 // Run is Main for a caller that brings its own context, arguments and streams. args[0] is the program's name. Standard
-// input is app.Reader.
+// input is app.Reader. One call at a time in a process: urfave/cli keeps its help flag in a variable of the package.
 func Run(ctx context.Context, app *urfave.App, args []string, stdout, stderr io.Writer) (code int) {
 	prepare(app)
 	app.Writer, app.ErrWriter = stdout, stderr
