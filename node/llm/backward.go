@@ -118,8 +118,16 @@ func (t *Tape) backward(n int, batch []Sequence) {
 		if l == 0 && !t.opts.Full {
 			dxn = nil // nothing below layer 0 learns
 		}
-		t.linearBack(dxn, t.dq, s.xn, s, l, linQ, n, false)
-		t.linearBack(dxn, t.dk, s.xn, s, l, linK, n, true)
+		dq, dk := t.dq, t.dk
+		if m.HeadNorms {
+			dq, dk = t.dq0, t.dk0
+			clear(dq)
+			clear(dk)
+			rmsnormBack(dq, nil, t.dq, s.q0, y.headNorm[linQ], s.invQ[:n*m.Heads], m.HeadDim)
+			rmsnormBack(dk, nil, t.dk, s.k0, y.headNorm[linK], s.invK[:n*m.KVHeads], m.HeadDim)
+		}
+		t.linearBack(dxn, dq, s.xn, s, l, linQ, n, false)
+		t.linearBack(dxn, dk, s.xn, s, l, linK, n, true)
 		t.linearBack(dxn, t.dv, s.xn, s, l, linV, n, true)
 		if dxn != nil {
 			t.normBack(dx, dAttnNorm, dxn, s.x, y.attnNorm, s.inv1[:n])

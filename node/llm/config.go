@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/ruche-federation/ruche/node/llm/gguf"
@@ -31,6 +32,8 @@ type hfConfig struct {
 	AttentionBias bool     `json:"attention_bias"`
 	MLPBias       bool     `json:"mlp_bias"`
 	Window        any      `json:"sliding_window"` // null says none, absence does not
+	SlidingLayers bool     `json:"use_sliding_window"`
+	LayerTypes    []string `json:"layer_types"`
 	Theta         *float64 `json:"rope_theta"`
 	Scaling       *hfRope  `json:"rope_scaling"`
 	Parameters    *hfRope  `json:"rope_parameters"` // transformers 5: theta and scaling together
@@ -71,9 +74,9 @@ func parseConfig(b []byte) (Config, error) {
 		return Config{}, err
 	}
 	switch h.ModelType {
-	case "llama", "mistral":
+	case "llama", "mistral", "qwen2", "qwen3":
 	default:
-		return Config{}, fmt.Errorf("model_type is %.40q, this program runs llama and mistral", h.ModelType)
+		return Config{}, fmt.Errorf("model_type is %.40q, this program runs llama, mistral, qwen2 and qwen3", h.ModelType)
 	}
 	switch {
 	case h.Act != "" && h.Act != "silu":
@@ -97,22 +100,30 @@ func parseConfig(b []byte) (Config, error) {
 	if h.NormEps != nil {
 		c.NormEps = *h.NormEps
 	}
-	if h.KVHeads != nil {
+	// Transformers' silent defaults are those of one size of each family: only LLaMA's follow from the other fields.
+	switch {
+	case h.KVHeads != nil:
 		c.KVHeads = *h.KVHeads
+	case h.ModelType != "llama":
+		return c, errors.New("num_key_value_heads is missing")
 	}
+	c.Biases, c.HeadNorms = h.ModelType == "qwen2", h.ModelType == "qwen3"
 	switch {
 	case h.HeadDim != nil:
 		c.HeadDim = *h.HeadDim
+	case h.ModelType == "qwen3":
+		return c, errors.New("head_dim is missing")
 	case h.Heads > 0 && h.Dim%h.Heads == 0:
 		c.HeadDim = h.Dim / h.Heads
 	default:
 		return c, fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing", h.Dim, h.Heads)
 	}
-	if h.ModelType == "mistral" {
-		// Transformers' silent defaults are one size of Mistral's own, which no file should rely on.
-		if h.KVHeads == nil {
-			return c, errors.New("num_key_value_heads is missing")
+	if c.Biases || c.HeadNorms { // Qwen's window holds in some layers only, if it is asked for
+		if h.SlidingLayers || slices.ContainsFunc(h.LayerTypes, func(s string) bool { return s != "full_attention" }) {
+			return c, errors.New("use_sliding_window is set, this program runs Qwen without")
 		}
+	}
+	if h.ModelType == "mistral" {
 		switch w := h.Window.(type) {
 		case nil:
 		case float64:

@@ -1,5 +1,5 @@
 // Package llm is the engine: a Model is a LLaMA-family decoder (RMSNorm, rotary embeddings, grouped-query attention,
-// SwiGLU), run by a Session with a KV cache and trained by a Tape with LoRA adapters. It knows no federation.
+// SwiGLU; Mistral's window, Qwen2's biases and Qwen3's norms of heads with it), run by a Session with a KV cache and trained by a Tape with LoRA adapters. It knows no federation.
 //
 // It is portable Go over goroutines, written to be read: forward.go and backward.go mirror each other, and matmul.go is
 // the definition that faster kernels are tested against. Every sum has one order, so results do not depend on the
@@ -10,6 +10,6 @@
 //
 // # Limitations
 //
-// Weights are float32 in memory. Biases, query and key norms, mixtures of experts and quantised files are refused by
-// name.
+// Weights are float32 in memory. Other biases, mixtures of experts and quantised files are refused by name. Of GGUF only
+// the LLaMA architecture is read. Full gradients, for pre-training, are for models without biases and norms of heads.
 package llm

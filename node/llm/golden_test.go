@@ -170,7 +170,7 @@ func TestStoriesAdapterGradients(t *testing.T) {
 }
 
 func TestFamilies(t *testing.T) {
-	for _, family := range []string{"llama2", "llama3", "smollm2", "mistral"} {
+	for _, family := range []string{"llama2", "llama3", "smollm2", "mistral", "qwen2", "qwen3"} {
 		t.Run(family, func(t *testing.T) {
 			var g struct {
 				IDs    []int32

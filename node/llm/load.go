@@ -219,7 +219,7 @@ func loadFolder(dir string) (*Model, error) {
 	return m, nil
 }
 
-// allRead says which tensor was left over: biases, norms of queries and keys, experts would change the computation.
+// allRead says which tensor was left over: biases or experts would change the computation.
 func allRead(names []string, read map[string]bool) error {
 	for _, name := range names {
 		if !read[name] {
@@ -250,6 +250,12 @@ func assemble(c Config, read func(name string, shape []int) ([]float32, error)) 
 		for i, name := range linearNames {
 			out, in := c.linearShape(i)
 			get(&y.w[i], moduleName(l, name)+".weight", out, in)
+			if c.hasBias(i) {
+				get(&y.bias[i], moduleName(l, name)+".bias", out)
+			}
+			if c.hasHeadNorm(i) {
+				get(&y.headNorm[i], headNormName(l, i), c.HeadDim)
+			}
 		}
 	}
 	get(&m.norm, "model.norm.weight", c.Dim)

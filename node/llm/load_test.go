@@ -88,6 +88,10 @@ func TestConfigRefusals(t *testing.T) {
 		{"rope_scaling of type llama3 has no factor", change{"rope_scaling": change{"rope_type": "llama3"}}},
 		{"rope_scaling of type llama3 is out of range", change{"rope_parameters": change{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1, "original_max_position_embeddings": 8}}},
 		{"num_key_value_heads is missing", change{"model_type": "mistral", "num_key_value_heads": "absent", "sliding_window": nil}},
+		{"num_key_value_heads is missing", change{"model_type": "qwen2", "num_key_value_heads": "absent"}},
+		{"head_dim is missing", change{"model_type": "qwen3"}},
+		{"use_sliding_window is set, this program runs Qwen without", change{"model_type": "qwen2", "use_sliding_window": true}},
+		{"use_sliding_window is set", change{"model_type": "qwen2", "layer_types": []string{"full_attention", "sliding_attention"}}},
 		{"sliding_window is missing", change{"model_type": "mistral"}},
 		{"sliding_window is -1, it must be null or lie in [1, 1048576]", change{"model_type": "mistral", "sliding_window": -1}},
 		{"sliding_window is 2.5", change{"model_type": "mistral", "sliding_window": 2.5}},
@@ -166,6 +170,8 @@ func TestFolderRefusals(t *testing.T) {
 		{[]string{"tensor model.layers.0.self_attn.q_proj.bias belongs to an architecture that this program does not run"}, nil, func(x tensors) {
 			x["b"] = &safetensors.Values{Name: "model.layers.0.self_attn.q_proj.bias", Shape: []int{8}, Data: make([]float32, 8)}
 		}},
+		{[]string{"model.layers.0.self_attn.q_proj.bias"}, map[string]any{"model_type": "qwen2"}, nil},
+		{[]string{"model.layers.0.self_attn.q_norm.weight"}, map[string]any{"model_type": "qwen3", "head_dim": 4}, nil},
 		{[]string{"tensor model.layers.1.mlp.up_proj.weight belongs to"}, nil, func(x tensors) {
 			x["b"] = &safetensors.Values{Name: "model.layers.1.mlp.up_proj.weight", Shape: []int{1}, Data: make([]float32, 1)}
 		}},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // Config is the shape of a LLaMA-family decoder.
@@ -20,6 +21,9 @@ type Config struct {
 	Rope    Rope
 	Window  int  // sliding attention window in positions, 0 for none
 	Tied    bool // the head is the embedding
+
+	Biases    bool // of the query, key and value projections: Qwen2
+	HeadNorms bool // RMSNorm of each query and key head before it is rotated: Qwen3
 }
 
 // Rope are the rotary embedding's parameters. Scaling is llama3's, or none where Factor is 0.
@@ -100,12 +104,21 @@ func (c *Config) linearShape(i int) (out, in int) {
 	return c.Dim, c.Hidden
 }
 
+func (c *Config) hasBias(i int) bool     { return c.Biases && (i == linQ || i == linK || i == linV) }
+func (c *Config) hasHeadNorm(i int) bool { return c.HeadNorms && (i == linQ || i == linK) }
+
 // Parameters is the number of weights.
 func (c *Config) Parameters() int {
 	n := c.Dim
 	for i := range linears {
 		out, in := c.linearShape(i)
 		n += c.Layers * out * in
+	}
+	if c.Biases {
+		n += c.Layers * (c.Heads + 2*c.KVHeads) * c.HeadDim
+	}
+	if c.HeadNorms {
+		n += c.Layers * 2 * c.HeadDim
 	}
 	n += 2*c.Layers*c.Dim + c.Vocab*c.Dim
 	if !c.Tied {
@@ -118,6 +131,8 @@ func (c *Config) Parameters() int {
 type layer struct {
 	attnNorm, ffnNorm []float32          // [dim]
 	w                 [linears][]float32 // [out, in]; q and k rows in rotate_half order
+	bias              [linears][]float32 // [out], nil for none
+	headNorm          [linears][]float32 // [headDim] for q and k, nil for none
 }
 
 // Model is a decoder's weights. It is read-only after loading and may be shared by any number of sessions and tapes.
@@ -142,6 +157,12 @@ func NewModel(c Config) (*Model, error) {
 		for i := range linears {
 			out, in := c.linearShape(i)
 			m.layers[l].w[i] = make([]float32, out*in)
+			if c.hasBias(i) {
+				m.layers[l].bias[i] = make([]float32, out)
+			}
+			if c.hasHeadNorm(i) {
+				m.layers[l].headNorm[i] = make([]float32, c.HeadDim)
+			}
 		}
 	}
 	m.head = m.embed
@@ -194,6 +215,11 @@ func (m *Model) Linear() []Module {
 
 func moduleName(layer int, name string) string { return fmt.Sprintf("model.layers.%d.%s", layer, name) }
 
+// headNormName is the norm of layer's query or key heads: the projection's name with norm for proj.
+func headNormName(layer, i int) string {
+	return moduleName(layer, strings.TrimSuffix(linearNames[i], "proj")+"norm.weight")
+}
+
 // Param is one named weight tensor of a model, as pre-training needs it. Data is the model's own memory.
 type Param struct {
 	Name  string // as in a Hugging Face checkpoint
@@ -213,6 +239,12 @@ func (m *Model) Params() []Param {
 			}
 			o, in := m.linearShape(i)
 			out = append(out, Param{moduleName(l, name) + ".weight", []int{o, in}, y.w[i]})
+			if m.hasBias(i) {
+				out = append(out, Param{moduleName(l, name) + ".bias", []int{o}, y.bias[i]})
+			}
+			if m.hasHeadNorm(i) {
+				out = append(out, Param{headNormName(l, i), []int{m.HeadDim}, y.headNorm[i]})
+			}
 		}
 	}
 	out = append(out, Param{"model.norm.weight", []int{m.Dim}, m.norm})

@@ -52,7 +52,7 @@ func (m *Model) NewSession(a *Adapter, scale float64, context int) (*Session, er
 		rank = a.Rank
 	}
 	s.x, s.xn, s.q, s.k, s.v, s.att, s.y = f(m.Dim), f(m.Dim), f(qd), f(kd), f(kd), f(qd), f(m.Dim)
-	s.g, s.u, s.low, s.inv, s.pos = f(m.Hidden), f(m.Hidden), f(rank), f(1), make([]int32, prefill)
+	s.g, s.u, s.low, s.inv, s.pos = f(m.Hidden), f(m.Hidden), f(rank), f(m.Heads), make([]int32, prefill)
 	s.scores, s.logits = make([]float32, context), make([]float32, m.Vocab)
 	return s, nil
 }
@@ -95,7 +95,7 @@ func (s *Session) linear(out, x []float32, l, i, n int) {
 	if k := s.at[l][i]; k >= 0 {
 		mod, rank = &s.a.Modules[k], s.a.Rank
 	}
-	linear(&s.mul, out, x, s.m.layers[l].w[i], s.low, mod, rank, s.factor, n, o, in)
+	linear(&s.mul, out, x, s.m.layers[l].w[i], s.m.layers[l].bias[i], s.low, mod, rank, s.factor, n, o, in)
 }
 
 // run puts n positions through all layers; the cache grows by them.
@@ -114,6 +114,10 @@ func (s *Session) run(ids []int32) {
 		s.linear(s.q, s.xn, l, linQ, n)
 		s.linear(s.k, s.xn, l, linK, n)
 		s.linear(s.v, s.xn, l, linV, n)
+		if m.HeadNorms {
+			rmsnorm(s.q, s.inv[:n*m.Heads], s.q, y.headNorm[linQ], hd, m.NormEps)
+			rmsnorm(s.k, s.inv[:n*m.KVHeads], s.k, y.headNorm[linK], hd, m.NormEps)
+		}
 		rotate(s.q, m.Heads, hd, s.cos, s.sin, s.pos[:n], 1)
 		rotate(s.k, m.KVHeads, hd, s.cos, s.sin, s.pos[:n], 1)
 		copy(s.keys[l][s.n*kd:], s.k[:n*kd])

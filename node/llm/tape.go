@@ -22,7 +22,8 @@ type TapeOptions struct {
 }
 
 // Tape runs a model over batches, forward and backward, written out by hand: the base is frozen, so only the gradients
-// of activations and of the adapter exist unless Full is set. Its buffers are made once; a step allocates nothing.
+// of activations and of the adapter exist unless Full is set. Its buffers are made once, those that follow the longest
+// sequence when a longer one comes; a step makes none.
 // A tape belongs to one goroutine.
 type Tape struct {
 	m       *Model
@@ -48,6 +49,7 @@ type Tape struct {
 	x, y, z, w     []float32 // [tokens, widest]
 	dx, dh         []float32 // [tokens, dim]
 	dq, dk, dv     []float32
+	dq0, dk0       []float32 // before the norms of heads
 	lowDU          []float32 // [tokens, rank]
 	logits, gather []float32
 	losses         []float64 // of headRows rows
@@ -67,6 +69,7 @@ type activations struct {
 	x1, xn2, g, u, act  []float32
 	inv1, inv2, lse     []float32
 	low                 [linears][]float32 // factor·A·x per module
+	q0, k0, invQ, invK  []float32          // before the norms of heads, where there are some
 }
 
 // NewTape makes the buffers for batches of at most opts.Tokens positions. a may be nil.
@@ -76,6 +79,9 @@ func NewTape(m *Model, a *Adapter, opts TapeOptions) (*Tape, error) {
 	}
 	if opts.Full && a != nil {
 		return nil, fmt.Errorf("full gradients are for models without an adapter")
+	}
+	if opts.Full && (m.Biases || m.HeadNorms) {
+		return nil, fmt.Errorf("full gradients are for models without biases and norms of heads")
 	}
 	at, err := a.place(m)
 	if err != nil {
@@ -99,6 +105,9 @@ func NewTape(m *Model, a *Adapter, opts TapeOptions) (*Tape, error) {
 		for i := range s.low {
 			s.low[i] = f(rank)
 		}
+		if m.HeadNorms {
+			s.q0, s.k0, s.invQ, s.invK = f(qd), f(kd), f(m.Heads), f(m.KVHeads)
+		}
 		t.saved = append(t.saved, s)
 	}
 	t.logits, t.gather, t.losses = make([]float32, headRows*m.Vocab), make([]float32, 2*headRows*dim), make([]float64, headRows)
@@ -108,6 +117,9 @@ func NewTape(m *Model, a *Adapter, opts TapeOptions) (*Tape, error) {
 	t.x, t.y, t.z, t.w = f(max(hid, qd)), f(hid), f(hid), f(dim)
 	t.dx, t.dh = f(dim), f(dim)
 	t.dq, t.dk, t.dv = f(qd), f(kd), f(kd)
+	if m.HeadNorms {
+		t.dq0, t.dk0 = f(qd), f(kd)
+	}
 	t.lowDU = f(rank)
 	if a != nil {
 		for _, x := range a.Modules {
@@ -214,9 +226,14 @@ func (t *Tape) Step(batch []Sequence) (sum float64, count int, err error) {
 	return sum, len(t.rows), nil
 }
 
-// linear computes out = W·x + factor·B·(A·x) for n rows; low keeps factor·A·x.
-func linear(mul *products, out, x, w, low []float32, mod *AdapterModule, rank int, factor float32, n, o, in int) {
+// linear computes out = W·x + bias + factor·B·(A·x) for n rows; low keeps factor·A·x. bias may be nil.
+func linear(mul *products, out, x, w, bias, low []float32, mod *AdapterModule, rank int, factor float32, n, o, in int) {
 	mul.nt(out[:n*o], x, w, n, o, in, false)
+	if bias != nil {
+		for t := range n {
+			add(out[t*o:(t+1)*o], bias)
+		}
+	}
 	if mod == nil || factor == 0 {
 		return
 	}
@@ -241,7 +258,7 @@ func (t *Tape) linear(out, x []float32, s *activations, l, i, n int) {
 	if t.a != nil {
 		rank = t.a.Rank
 	}
-	linear(&t.mul, out, x, t.m.layers[l].w[i], s.low[i], t.module(l, i), rank, t.a.factor(1), n, o, in)
+	linear(&t.mul, out, x, t.m.layers[l].w[i], t.m.layers[l].bias[i], s.low[i], t.module(l, i), rank, t.a.factor(1), n, o, in)
 }
 
 // expWork is what an exponential costs, in multiplications of a matrix product.
@@ -268,9 +285,17 @@ func (t *Tape) forward(n int) {
 		}
 		y := &m.layers[l]
 		t.norm(s.xn, s.inv1[:n], s.x, y.attnNorm)
-		t.linear(s.q, s.xn, s, l, linQ, n)
-		t.linear(s.k, s.xn, s, l, linK, n)
+		q, k := s.q, s.k
+		if m.HeadNorms {
+			q, k = s.q0, s.k0
+		}
+		t.linear(q, s.xn, s, l, linQ, n)
+		t.linear(k, s.xn, s, l, linK, n)
 		t.linear(s.v, s.xn, s, l, linV, n)
+		if m.HeadNorms {
+			rmsnorm(s.q, s.invQ[:n*m.Heads], q, y.headNorm[linQ], m.HeadDim, m.NormEps)
+			rmsnorm(s.k, s.invK[:n*m.KVHeads], k, y.headNorm[linK], m.HeadDim, m.NormEps)
+		}
 		t.rotate(s.q, m.Heads, n, 1)
 		t.rotate(s.k, m.KVHeads, n, 1)
 		t.attention(s)
