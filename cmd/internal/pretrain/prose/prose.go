@@ -3,7 +3,9 @@ package prose
 import (
 	"embed"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/ruche-federation/ruche/testdata/users"
@@ -21,8 +23,14 @@ const (
 
 // Sentences between the opening and the closing of one text.
 const (
-	middleMin = 3
+	middleMin = 1
 	middleMax = 8
+)
+
+// Words of a scrap or a page of the primer.
+const (
+	scrapMin = 3
+	scrapMax = 25
 )
 
 // language is one language's kinds of text.
@@ -31,6 +39,8 @@ type language struct {
 	words  phrase.Lexicon // ours
 	daily  phrase.Lexicon // of the users, for what we do not list
 	kinds  []kind
+
+	vocabulary []string // every word that an entry can put into a text, sorted
 }
 
 type kind struct {
@@ -55,10 +65,34 @@ func Generate(seed uint64, size int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		switch rng.IntN(10) {
+		case 0, 1, 2:
+			text = scrap(rng, text)
+		case 3:
+			text = languages[len(out)%len(languages)].primer(rng)
+		}
 		out = append(out, text)
 		n += len(text)
 	}
 	return out, nil
+}
+
+// scrap tears a few words out of a text, so that a text may begin with anything.
+func scrap(rng *rand.Rand, text string) string {
+	words := strings.Fields(text)
+	n := min(len(words), scrapMin+rng.IntN(scrapMax-scrapMin+1))
+	from := rng.IntN(len(words) - n + 1)
+	return strings.Join(words[from:from+n], " ")
+}
+
+// primer is a page of a spelling book: words in no order.
+func (l *language) primer(rng *rand.Rand) string {
+	var words []string
+	between := []string{" ", ", "}[rng.IntN(2)]
+	for range scrapMin + rng.IntN(scrapMax) {
+		words = append(words, l.vocabulary[rng.IntN(len(l.vocabulary))])
+	}
+	return strings.Join(words, between)
 }
 
 func read(name string) (*language, error) {
@@ -98,12 +132,49 @@ func read(name string) (*language, error) {
 			return nil, fmt.Errorf("%s.txt:%d: %w", name, i+1, err)
 		}
 	}
+	l.vocabulary = spell(l.words, l.daily)
 	return l, nil
+}
+
+// spell lists the words of all entries, without marks and tags.
+func spell(lexicons ...phrase.Lexicon) []string {
+	seen := map[string]bool{}
+	for _, lexicon := range lexicons {
+		for _, entries := range lexicon {
+			for _, e := range entries {
+				text, _, _ := strings.Cut(e, "/")
+				for w := range strings.FieldsSeq(strings.TrimPrefix(text, "*")) {
+					if !strings.ContainsAny(w, "{}[]|:") {
+						seen[strings.Trim(w, ".,;!?")] = true
+					}
+				}
+			}
+		}
+	}
+	delete(seen, "")
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// often weighs the kinds that vary most; every other kind counts once.
+var often = map[string]int{"clauses": 4, "talk": 2, "words": 2, "story": 2, "rules": 3}
+
+func (l *language) kind(rng *rand.Rand) kind {
+	total := 0
+	for _, k := range l.kinds {
+		total += max(1, often[k.name])
+	}
+	n := rng.IntN(total)
+	for _, k := range l.kinds {
+		if n -= max(1, often[k.name]); n < 0 {
+			return k
+		}
+	}
+	return l.kinds[0]
 }
 
 // write gives one text: an opening, some sentences in the middle, a closing.
 func (l *language) write(rng *rand.Rand) (string, error) {
-	k := l.kinds[rng.IntN(len(l.kinds))]
+	k := l.kind(rng)
 	s := scene{language: l, rng: rng, fixed: map[string]string{}}
 	s.cast()
 	w := phrase.Writer{Rand: rng, Draw: s.draw}
@@ -159,7 +230,11 @@ func (s *scene) draw(slot string) (string, error) {
 		return v, nil
 	}
 	if len(s.words[slot]) > 0 {
-		return s.words.Pick(s.rng, slot)
+		entry, err := s.words.Pick(s.rng, slot)
+		if slot == "act" && err == nil {
+			entry = s.act(entry)
+		}
+		return entry, err
 	}
 	return s.daily.Pick(s.rng, slot)
 }
