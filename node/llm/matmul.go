@@ -31,7 +31,7 @@ func newProducts(threads int) products {
 
 const (
 	// parallelMin is the work, in multiplications, below which a second goroutine costs more than it brings.
-	parallelMin = 1 << 17
+	parallelMin = 1 << 18
 	// wide is the number of columns, and of rows, from which rowsWide is the faster loop.
 	wide = 16
 	// panelRows x panelColumns of b stay in a core's second-level cache while rows of a pass over them.

@@ -97,7 +97,7 @@ func TestProductsAreTheTextbooks(t *testing.T) {
 
 // TestProductsWithRoomForGoroutines has enough work that four goroutines really run.
 func TestProductsWithRoomForGoroutines(t *testing.T) {
-	const m, n, k = 131, 69, 67
+	const m, n, k = 131, 69, 139
 	if share(4, m, 2, m*n*k) >= m/2 {
 		t.Fatal("the shape is too small to be shared by four")
 	}
