@@ -33,10 +33,14 @@ func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) 
 	ack := &statement.Ack{Round: v.ID, Close: c.Hash()}
 	terms := intake.Terms{Round: v.Config.Committee(m.ch)}
 	for _, k := range candidates {
-		ack.Verdicts = append(ack.Verdicts, m.judge(ctx, e, terms, v, k))
+		verdict, err := m.judge(ctx, e, terms, v, k)
+		if err != nil {
+			return nil, err
+		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		ack.Verdicts = append(ack.Verdicts, verdict)
 	}
 	// The ack rests on the list of candidates: it must not be forgotten.
 	if err := m.log.EnsureApplied(applied); err != nil {
@@ -50,25 +54,30 @@ func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) 
 	return round.AckCommand(v.ID, m.me, statement.Signed{Body: body, Signature: sig}), nil
 }
 
-// judge is this member's verdict on one candidate.
-func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, v round.View, k round.Candidate) statement.Verdict {
+// judge is this member's verdict on one candidate. An error is this member's own trouble, of which no device is accused.
+func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, v round.View, k round.Candidate) (statement.Verdict, error) {
 	c, err := m.obtain(ctx, v, k)
+	if errors.As(err, new(*ownError)) {
+		return 0, err
+	}
 	if err != nil {
 		m.cfg.Logger.Warn("a candidate is missing", "round", v.ID.String(), "error", err)
-		return statement.Missing
+		return statement.Missing, nil
 	}
 	shares, err := m.openBox(e, c, terms)
 	var invalid *committee.InvalidError
 	switch {
 	case err == nil:
 		shares.Erase()
-		return statement.OK
-	case errors.As(err, &invalid) && invalid.Flaw == committee.FlawCommitment:
-		return statement.BadCommitment
-	case errors.As(err, &invalid) && invalid.Flaw == committee.FlawCommitments:
-		return statement.BadHeader
+		return statement.OK, nil
+	case !errors.As(err, &invalid):
+		return 0, fmt.Errorf("opening a box: %w", err)
+	case invalid.Flaw == committee.FlawCommitment:
+		return statement.BadCommitment, nil
+	case invalid.Flaw == committee.FlawCommitments:
+		return statement.BadHeader, nil
 	}
-	return statement.BadBox
+	return statement.BadBox, nil
 }
 
 // obtain loads a candidate from the shelf, or pulls it: first from the members that the Accept names, then from the rest.
@@ -82,16 +91,27 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 	}
 	order := append(k.Holders.Members(), (v.Config.Listed() &^ k.Holders).Members()...)
 	last := errors.New("no member to ask")
-	for _, member := range order {
+	for _, member := range m.grudges.order(order) {
 		if member == m.me || !m.peers.Alive().Has(member) {
 			continue
 		}
 		if last = m.ingress.Pull(ctx, member, v.ID, k.Header); last == nil {
 			return m.shelf.Load(v.ID, k.Header)
 		}
+		var r *intake.Refusal
+		if errors.As(last, &r) && (r.Code == intake.CodeFull || r.Code == intake.CodeBusy) {
+			return nil, &ownError{last}
+		}
+		m.grudges.hold(member)
 	}
 	return nil, fmt.Errorf("contribution %s: %w", k.Header, last)
 }
+
+// ownError is this member's own trouble with a contribution: no reason to call it missing.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
 
 // openBox opens this member's box of a contribution with the epoch that the round lists.
 func (m *Member) openBox(e *epoch.Epoch, c *intake.Contribution, t intake.Terms) (committee.Shares, error) {
@@ -116,6 +136,31 @@ func (m *Member) OpenOwnBox(c *intake.Contribution, t intake.Terms) error {
 	return nil
 }
 
+// Ready implements intake.Keys.
+func (m *Member) Ready(id label.Hash) error {
+	_, err := m.epochFor(id)
+	return err
+}
+
+// CheckReceipt implements intake.Keys.
+func (m *Member) CheckReceipt(id, header label.Hash, member int, p *coordpb.MemberStatement) (uint64, error) {
+	m.mu.Lock()
+	v, ok := m.machine.Round(id)
+	m.mu.Unlock()
+	if !ok {
+		return 0, fmt.Errorf("round %s is not known here", id)
+	}
+	s := round.FromMemberStatement(p)
+	if s.Member != member {
+		return 0, fmt.Errorf("member %d gave a receipt of member %d", member, s.Member)
+	}
+	r, err := statement.VerifyReceipt(v.Config, header, s)
+	if err != nil {
+		return 0, err
+	}
+	return r.Index, nil
+}
+
 // epochFor is the epoch under which this member speaks in a round it knows.
 func (m *Member) epochFor(id label.Hash) (*epoch.Epoch, error) {
 	m.mu.Lock()
@@ -127,29 +172,31 @@ func (m *Member) epochFor(id label.Hash) (*epoch.Epoch, error) {
 	return m.listed(v.Config)
 }
 
-// Receipt implements intake.Keys: the copy is on disk, the Accept is applied and that is on disk too (SA 2.3, Intake).
+// Receipt implements intake.Keys: the copy is on disk, the Accept is applied and that is on disk too, and so is that this
+// member says so (SA 2.3, Intake).
 func (m *Member) Receipt(ctx context.Context, id, header label.Hash) (*coordpb.MemberStatement, error) {
 	index, err := m.waitAccepted(ctx, id, header)
 	if err != nil {
 		return nil, err
 	}
-	if !m.shelf.Has(id, header) {
-		m.mu.Lock()
-		v, ok := m.machine.Round(id)
-		k, _ := m.machine.Candidate(id, header)
-		m.mu.Unlock()
-		if !ok {
-			return nil, fmt.Errorf("round %s is not known here", id)
-		}
-		if _, err := m.obtain(ctx, v, k); err != nil {
-			return nil, err
-		}
+	m.mu.Lock()
+	v, ok := m.machine.Round(id)
+	k, _ := m.machine.Candidate(id, header)
+	m.mu.Unlock()
+	if !ok || v.Phase.Terminal() {
+		return nil, fmt.Errorf("round %s has ended: nothing is kept for it any more", id)
 	}
-	e, err := m.epochFor(id)
+	e, err := m.listed(v.Config)
 	if err != nil {
 		return nil, err
 	}
+	if _, err := m.obtain(ctx, v, k); err != nil {
+		return nil, err
+	}
 	if err := m.log.EnsureApplied(index); err != nil {
+		return nil, err
+	}
+	if err := m.signed.note(id, v.Config.RevealMs, header, index); err != nil {
 		return nil, err
 	}
 	body := (&statement.Receipt{Round: id, Header: header, Index: index}).Bytes()

@@ -74,6 +74,8 @@ type Member struct {
 	sums    *blob.Store // Σy and T-sums, a group per round
 	results *blob.Store // published states, in the group "models"
 	epochs  *epochs
+	signed  *receipts
+	grudges grudges
 
 	mu      sync.Mutex // guards machine and applied; held for memory work only, never across I/O
 	machine *round.Machine
@@ -83,12 +85,16 @@ type Member struct {
 	pulse chan struct{} // for the loop of keys and ticks
 
 	// The loop of duties' own.
-	later     map[round.Effect]time.Time // duties not to be tried before
-	witnessed uint64                     // applied index at the last look for own words in the log
-	guarded   time.Time                  // when that index was last made durable
+	later      map[round.Effect]time.Time // duties not to be tried before
+	witnessed  uint64                     // applied index at the last look for own words in the log
+	guarded    time.Time                  // when that index was last made durable
+	fetchLater time.Time                  // a published state that this member lacks is not to be asked for before
+	swept      time.Time                  // when parts of uploads were last expired
+	strange    map[label.Hash]time.Time   // rounds with files here that the state does not know, and since when
 
 	// The loop of keys and ticks' own.
 	publishLater time.Time // the key package is not to be published before
+	followLater  time.Time // a published state that is not here is not to be asked for before
 	ticked       time.Time // when this leader last proposed a tick
 }
 
@@ -96,21 +102,30 @@ type Member struct {
 func New(cfg Config) (*Member, error) {
 	dir := cfg.Home.Dir
 	m := &Member{cfg: cfg, ch: cfg.Charter, me: cfg.Index, machine: round.New(cfg.Charter),
-		applied: make(chan struct{}), wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), later: map[round.Effect]time.Time{}}
-	var err error
-	if m.shelf, err = intake.OpenShelf(filepath.Join(dir, "blobs")); err != nil {
-		return nil, err
-	}
-	if m.sums, err = blob.Open(filepath.Join(dir, "sums")); err != nil {
-		return nil, err
-	}
-	if m.results, err = blob.Open(filepath.Join(dir, "results")); err != nil {
-		return nil, err
-	}
-	if m.epochs, err = openEpochs(filepath.Join(dir, "epochs"), cfg.Logger); err != nil {
-		return nil, err
+		applied: make(chan struct{}), wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), later: map[round.Effect]time.Time{}, strange: map[label.Hash]time.Time{}}
+	m.grudges.now = cfg.Now
+	err := m.openStores(dir)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+func (m *Member) openStores(dir string) (err error) {
+	if m.shelf, err = intake.OpenShelf(filepath.Join(dir, "blobs"), keepFree); err != nil {
+		return err
+	}
+	if m.sums, err = blob.Open(filepath.Join(dir, "sums")); err != nil {
+		return err
+	}
+	if m.results, err = blob.Open(filepath.Join(dir, "results")); err != nil {
+		return err
+	}
+	if m.signed, err = openReceipts(filepath.Join(dir, "receipts"), m.cfg.Logger); err != nil {
+		return err
+	}
+	m.epochs, err = openEpochs(filepath.Join(dir, "epochs"), m.cfg.Logger)
+	return err
 }
 
 // Attach gives the member its log and its peers, once, before anything else runs.
@@ -125,7 +140,22 @@ func (m *Member) Close() error {
 	if m.ingress != nil {
 		m.ingress.Close()
 	}
-	return errors.Join(m.epochs.close(), m.shelf.Close(), m.sums.Close(), m.results.Close())
+	var errs []error
+	if m.epochs != nil {
+		errs = append(errs, m.epochs.close())
+	}
+	if m.signed != nil {
+		errs = append(errs, m.signed.close())
+	}
+	if m.shelf != nil {
+		errs = append(errs, m.shelf.Close())
+	}
+	for _, s := range []*blob.Store{m.sums, m.results} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Apply is the log's callback: one committed entry. It returns []round.Outcome.
@@ -162,7 +192,8 @@ func (m *Member) Snapshot() ([]byte, error) {
 	return m.machine.Snapshot(), nil
 }
 
-// Restore is the log's callback: another member's snapshot. Its certificates are verified again; an older one is refused.
+// Restore is the log's callback: another member's snapshot. Its certificates are verified again; an older one is refused,
+// and one without an Accept that this member signed a receipt for. The log stops the member after a refusal.
 func (m *Member) Restore(data []byte) error {
 	next := round.New(m.ch)
 	if err := next.Restore(data); err != nil {
@@ -172,6 +203,9 @@ func (m *Member) Restore(data []byte) error {
 	defer m.mu.Unlock()
 	if next.Applied() < m.machine.Applied() {
 		return fmt.Errorf("snapshot is of index %d, this member has applied %d", next.Applied(), m.machine.Applied())
+	}
+	if err := m.signed.allow(next, m.cfg.Now().UnixMilli()); err != nil {
+		return err
 	}
 	m.machine = next
 	m.changed()
@@ -255,6 +289,7 @@ func (m *Member) duties(ctx context.Context) bool {
 		open[e] = now.Add(wait)
 	}
 	m.later = open
+	did = m.followPublished(ctx) || did
 	m.tidy()
 	return did
 }
@@ -346,7 +381,7 @@ func (m *Member) Terms(id label.Hash) (intake.Terms, bool) {
 	if !ok || v.Phase == round.Proposed || v.Phase.Terminal() {
 		return intake.Terms{}, false
 	}
-	return intake.Terms{Round: v.Config.Committee(m.ch), Open: v.Phase == round.Open}, true
+	return intake.Terms{Round: v.Config.Committee(m.ch)}, true
 }
 
 // DeviceCert implements intake.State.
@@ -357,12 +392,12 @@ func (m *Member) DeviceCert(device label.Hash) (*statement.DeviceCert, bool) {
 	return cert, ok
 }
 
-// Accepted implements intake.State.
-func (m *Member) Accepted(id, header label.Hash) (uint64, bool) {
+// Acceptable implements intake.State.
+func (m *Member) Acceptable(id, device, header label.Hash) (code, detail string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c, ok := m.machine.Candidate(id, header)
-	return c.Index, ok
+	o := m.machine.Acceptable(id, device, header)
+	return string(o.Code), o.Detail
 }
 
 // waitAccepted waits until the Accept of a contribution is applied here.
@@ -383,16 +418,17 @@ func (m *Member) waitAccepted(ctx context.Context, id, header label.Hash) (uint6
 	}
 }
 
-// waitRound waits, within ctx and roundWait, until a round is known here.
-func (m *Member) waitRound(ctx context.Context, id label.Hash) {
+// Await implements intake.State.
+func (m *Member) Await(ctx context.Context, id, device label.Hash) {
 	ctx, cancel := context.WithTimeout(ctx, roundWait)
 	defer cancel()
 	for {
 		m.mu.Lock()
 		v, ok := m.machine.Round(id)
+		_, _, enrolled := m.machine.Device(device)
 		applied := m.applied
 		m.mu.Unlock()
-		if ok && v.Phase != round.Proposed {
+		if ok && v.Phase != round.Proposed && enrolled {
 			return
 		}
 		select {

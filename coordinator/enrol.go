@@ -80,14 +80,17 @@ func (m *Member) enrol(ctx context.Context, token []byte, public identity.Public
 		return statement.Signed{}, err
 	}
 	// Two calls with one token may have raced: the log's certificate is the one that counts.
-	if err := m.waitDevice(ctx, device); err != nil {
+	if err := m.waitToken(ctx, hash); err != nil {
 		return statement.Signed{}, err
 	}
 	s, ok, err := m.enrolled(hash, device)
 	if err != nil || !ok {
 		return statement.Signed{}, errors.Join(err, errors.New("the certificate is not in the log"))
 	}
-	return s, durable.Remove(path)
+	if err := durable.Remove(path); err != nil { // the log makes it single-use, with the file or without
+		m.cfg.Logger.Warn("a used token was not removed", "error", err)
+	}
+	return s, nil
 }
 
 // enrolled gives the certificate that the log holds for this token and device.
@@ -105,11 +108,11 @@ func (m *Member) enrolled(token, device label.Hash) (statement.Signed, bool, err
 	return s, ok, nil
 }
 
-// waitDevice waits until a device's certificate is applied here.
-func (m *Member) waitDevice(ctx context.Context, device label.Hash) error {
+// waitToken waits until the certificate for a token is applied here. The device may have had another before.
+func (m *Member) waitToken(ctx context.Context, token label.Hash) error {
 	for {
 		m.mu.Lock()
-		_, _, ok := m.machine.Device(device)
+		_, ok := m.machine.TokenDevice(m.me, token)
 		applied := m.applied
 		m.mu.Unlock()
 		if ok {
@@ -130,7 +133,7 @@ func (m *Member) enrolRequest(ctx context.Context, r *coordpb.EnrollRequest) (*c
 	}
 	s, err := m.enrol(ctx, r.GetToken(), identity.Public(r.GetDevicePublic()))
 	if err != nil {
-		return nil, statusOf(err)
+		return nil, m.statusOf(err)
 	}
 	return &coordpb.EnrollResponse{DeviceCert: round.ToSigned(s)}, nil
 }

@@ -46,6 +46,9 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 		return nil, fmt.Errorf("folder %s already holds a member", dir)
 	}
 	keys := filepath.Join(dir, "keys")
+	if _, err := os.Stat(filepath.Join(keys, "identity.key")); err == nil {
+		return nil, fmt.Errorf("folder %s holds keys and no card: it was being made when something stopped, or its card was lost; keys are never overwritten, use another folder or remove keys/ yourself", dir)
+	}
 	if err := durable.MkdirAll(keys, 0o700); err != nil {
 		return nil, err
 	}
@@ -137,7 +140,8 @@ func OpenHome(dir string, rand io.Reader) (*Home, error) {
 	if h.Storage, err = vault.LoadOrCreateKey(filepath.Join(dir, "keys", "storage.key"), rand); err != nil {
 		return nil, err
 	}
-	if string(card.Identity) != string(h.Identity.Public()) || string(card.Authority) != string(h.Authority.Public()) {
+	if string(card.Identity) != string(h.Identity.Public()) || string(card.Authority) != string(h.Authority.Public()) ||
+		string(card.TLSKey) != string(h.TLS.Public().(ed25519.PublicKey)) {
 		return nil, fmt.Errorf("folder %s: the card's keys are not the keys in keys/", dir)
 	}
 	return h, nil
@@ -154,9 +158,13 @@ func (h *Home) Charter() (*charter.Charter, int, error) {
 		return nil, 0, err
 	}
 	for i, m := range ch.Members {
-		if string(m.Identity) == string(h.Identity.Public()) {
-			return ch, i, nil
+		if string(m.Identity) != string(h.Identity.Public()) {
+			continue
 		}
+		if string(m.TLSKey) != string(h.Card.TLSKey) || string(m.Authority) != string(h.Card.Authority) || m.StoreID != h.Card.StoreID {
+			return nil, 0, fmt.Errorf("charter %s of consortium %q lists another card of this member than the one in %s", p, ch.Consortium, h.Dir)
+		}
+		return ch, i, nil
 	}
 	return nil, 0, fmt.Errorf("charter %s of consortium %q does not list this member's identity key", p, ch.Consortium)
 }

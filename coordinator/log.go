@@ -11,6 +11,7 @@ import (
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/replica"
+	"github.com/ruche-federation/ruche/coordinator/round"
 )
 
 // raftLog is the replicated log as a member uses it: commands go to the leader, wherever it is, and are proposed again
@@ -65,7 +66,15 @@ func (l *raftLog) try(ctx context.Context, data []byte) ([]*coordpb.Outcome, err
 		return nil, err
 	}
 	answer, err := peer.Propose(ctx, &coordpb.ProposeRequest{Command: data})
-	return answer.GetOutcomes(), err
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range answer.GetOutcomes() { // the leader's words, which go on to a device or into a log line
+		if len(o.GetDetail()) > round.DetailBytesMax {
+			return nil, fmt.Errorf("the leader answered with %d bytes of detail, limit %d", len(o.GetDetail()), round.DetailBytesMax)
+		}
+	}
+	return answer.GetOutcomes(), nil
 }
 
 // ProposeLocal implements LocalProposer.

@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -106,4 +108,36 @@ func (p *meshPeers) close() {
 			c.Close()
 		}
 	}
+}
+
+// grudges remembers which members failed this one of late, so that they are asked last: a peer that answers slowly, or
+// not what was asked for, delays nobody twice.
+type grudges struct {
+	now   func() time.Time
+	mu    sync.Mutex // guards since
+	since [statement.MembersMax]time.Time
+}
+
+// hold notes a failure.
+func (g *grudges) hold(member int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if member >= 0 && member < len(g.since) {
+		g.since[member] = g.now()
+	}
+}
+
+// order gives the members in the order given, those with a recent failure last.
+func (g *grudges) order(members []int) []int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := slices.Clone(members)
+	failed := func(member int) int {
+		if s := g.since[member]; !s.IsZero() && g.now().Sub(s) < grudge {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(out, func(a, b int) int { return failed(a) - failed(b) })
+	return out
 }

@@ -4,6 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/aggregation/commons"
@@ -13,6 +20,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
 )
 
 // modelsGroup holds every published state.
@@ -70,6 +78,12 @@ func (m *Member) signResult(ctx context.Context, v round.View) (*coordpb.Command
 	if err := m.keepModel(next); err != nil {
 		return nil, err
 	}
+	if !m.stands(v.ID, round.Revealed) {
+		return nil, nil // this member's log says that the round has ended meanwhile
+	}
+	if err := m.keepDerived(v.ID, next.Hash()); err != nil {
+		return nil, err
+	}
 	result := &statement.Result{Round: v.ID, Set: v.Decision, X: committee.HashVector(label.TagUnmasked, x), Model: next.Hash()}
 	m.cfg.Logger.Info("opened the sum", "task", task.ID, "seq", v.Config.Seq, "contributions", len(set), "model", result.Model.String(), "metrics", metrics(task.Layout.Tail, opened))
 	return round.ResultCommand(v.ID, m.me, statement.SignMember(m.cfg.Home.Identity, label.StmtResult, result.Bytes())), nil
@@ -96,14 +110,16 @@ func (m *Member) vector(ctx context.Context, v round.View, tag string, hash labe
 	holders := m.machine.Revealed(v.ID, hash)
 	m.mu.Unlock()
 	last := errors.New("no member that signed it can be reached")
-	for _, member := range holders.Members() {
+	for _, member := range m.grudges.order(holders.Members()) {
 		if member == m.me || !m.peers.Alive().Has(member) {
 			continue
 		}
 		if b, last = m.fetchSum(ctx, member, v.ID, hash, lanes*committee.LaneBytes); last != nil {
+			m.grudges.hold(member)
 			continue
 		}
 		if label.Sum(tag, b) != hash {
+			m.grudges.hold(member)
 			m.cfg.Logger.Error("ALARM: a member sent other bytes than it signed", "member", member, "round", v.ID.String())
 			last = fmt.Errorf("member %d sent other bytes than it signed", member)
 			continue
@@ -137,17 +153,23 @@ func (m *Member) state(ctx context.Context, hash label.Hash, init layout.Model) 
 		return layout.ParseModel(b, len(init.Values))
 	}
 	last := err
-	for member := range m.ch.N {
-		if member == m.me || !m.peers.Alive().Has(member) {
+	for _, member := range m.grudges.order(m.peers.Alive().Members()) {
+		if member == m.me {
 			continue
 		}
 		b, err := m.fetchModel(ctx, member, hash, layout.CanonicalSizeMax(len(init.Values)))
+		if status.Code(err) == codes.NotFound {
+			last = err // it was away when the state was computed
+			continue
+		}
 		if err != nil {
+			m.grudges.hold(member)
 			last = err
 			continue
 		}
 		model, err := layout.ParseModel(b, len(init.Values))
 		if err != nil || model.Hash() != hash {
+			m.grudges.hold(member)
 			last = fmt.Errorf("member %d sent other bytes than state %s", member, hash)
 			continue
 		}
@@ -180,22 +202,123 @@ func (m *Member) keepModel(model layout.Model) error {
 	return m.results.Put(modelsGroup, h, label.TagModel, b)
 }
 
-// tidy removes what no one needs any more: contributions and sums of rounds that have ended. Published states stay.
+// followPublished fetches the published states that the log holds and this member does not: it was down, or late, when the
+// others computed them. Devices may ask any member, and the next round starts from here.
+func (m *Member) followPublished(ctx context.Context) bool {
+	if m.cfg.Now().Before(m.followLater) {
+		return false
+	}
+	did := false
+	for i := range m.ch.Tasks {
+		task := &m.ch.Tasks[i]
+		m.mu.Lock()
+		v, ok := m.machine.Latest(task.ID)
+		m.mu.Unlock()
+		if !ok || v.Result == nil || m.results.Has(modelsGroup, v.Result.Model) {
+			continue
+		}
+		if _, err := m.state(ctx, v.Result.Model, task.Init()); err != nil {
+			m.cfg.Logger.Warn("a published state is not here yet", "task", task.ID, "seq", v.Config.Seq, "error", err)
+			m.followLater = m.cfg.Now().Add(retryDuty)
+			continue
+		}
+		m.cfg.Logger.Info("fetched a published state", "task", task.ID, "seq", v.Config.Seq)
+		did = true
+	}
+	return did
+}
+
+// keepLatest fetches the newest published state of every task where this member was away when it was computed: devices
+// get it from any member, and f+1 may be the only ones that have it.
+func (m *Member) keepLatest(ctx context.Context) {
+	for i := range m.ch.Tasks {
+		task := &m.ch.Tasks[i]
+		m.mu.Lock()
+		v, ok := m.machine.Latest(task.ID)
+		m.mu.Unlock()
+		if !ok || v.Result == nil || m.results.Has(modelsGroup, v.Result.Model) {
+			continue
+		}
+		if now := m.cfg.Now(); now.Before(m.fetchLater) {
+			return
+		} else {
+			m.fetchLater = now.Add(retryFetch)
+		}
+		if _, err := m.state(ctx, v.Result.Model, task.Init()); err != nil && ctx.Err() == nil {
+			m.cfg.Logger.Warn("the newest state is not here yet", "task", task.ID, "seq", v.Config.Seq, "error", err)
+		}
+	}
+}
+
+// keepDerived notes, durably, which state this member derived for a round.
+func (m *Member) keepDerived(id, model label.Hash) error {
+	dir := filepath.Join(m.cfg.Home.Dir, "derived")
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, id.String()), []byte(model.String()), 0o600)
+}
+
+// derived is the state that this member derived for a round; false if it derived none.
+func (m *Member) derived(id label.Hash) (label.Hash, bool, error) {
+	b, err := os.ReadFile(filepath.Join(m.cfg.Home.Dir, "derived", id.String()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return label.Hash{}, false, nil
+	}
+	if err != nil {
+		return label.Hash{}, false, err
+	}
+	h, err := label.ParseHash(string(b))
+	return h, err == nil, err
+}
+
+// tidy removes what no one needs any more: contributions, sums and receipts of rounds that have ended, parts of uploads
+// that broke off. Published states stay.
 func (m *Member) tidy() {
+	if now := time.Now(); now.Sub(m.swept) >= sweepEvery { // files carry the system's time
+		m.swept = now
+		if n, err := m.shelf.ExpireParts(now, partFor); err != nil || n > 0 {
+			m.cfg.Logger.Info("parts of uploads that broke off are removed", "parts", n, "error", err)
+		}
+	}
 	ids, err := m.shelf.Rounds()
 	if err != nil {
 		m.cfg.Logger.Error("listing contributions failed", "error", err)
 		return
 	}
+	groups, err := m.sums.Groups()
+	if err != nil {
+		m.cfg.Logger.Error("listing sums failed", "error", err)
+		return
+	}
+	for _, g := range groups {
+		if id, err := label.ParseHash(g); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	ids = append(ids, m.signed.list()...)
+	strange := map[label.Hash]time.Time{}
 	for _, id := range ids {
 		m.mu.Lock()
 		v, known := m.machine.Round(id)
 		m.mu.Unlock()
-		if !known || !v.Phase.Terminal() {
-			continue // an unknown round may be one that this member has yet to apply
+		if known && !v.Phase.Terminal() {
+			continue
 		}
-		if err := errors.Join(m.shelf.RemoveRound(id), m.sums.RemoveGroup(id.String())); err != nil {
+		if !known {
+			// One that this member has yet to apply again, or one that is kept no more.
+			since, ok := m.strange[id]
+			if !ok {
+				since = m.cfg.Now()
+			}
+			strange[id] = since
+			if m.cfg.Now().Sub(since) < strangeFor {
+				continue
+			}
+		}
+		if err := errors.Join(m.sums.RemoveGroup(id.String()), m.shelf.RemoveRound(id), m.signed.forget(id)); err != nil {
 			m.cfg.Logger.Error("removing an ended round failed; it is tried again", "round", id.String(), "error", err)
 		}
 	}
+	m.strange = strange
 }

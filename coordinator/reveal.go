@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -44,11 +45,11 @@ func (m *Member) signReveal(ctx context.Context, v round.View) (*coordpb.Command
 	if err != nil {
 		return nil, err
 	}
+	if !m.stands(v.ID, round.Sealed, round.Revealed) {
+		return nil, nil // folding took its time, and the round has ended meanwhile
+	}
 	if err := e.RecordReveal(v.ID, v.Decision); err != nil {
-		if errors.As(err, new(*epoch.ConflictError)) {
-			err = &alarm{err}
-		}
-		return nil, err
+		return nil, m.unsaid(e, err)
 	}
 	reveal := &statement.Reveal{Round: v.ID, Set: v.Decision}
 	if reveal.SumY, err = m.keepVector(v.ID, label.TagSum, sumY); err != nil {
@@ -64,10 +65,18 @@ func (m *Member) signReveal(ctx context.Context, v round.View) (*coordpb.Command
 	body := reveal.Bytes()
 	sig, err := e.Reveal(v.ID, v.Decision, body)
 	if err != nil {
-		return nil, err
+		return nil, m.unsaid(e, err)
 	}
 	m.cfg.Logger.Info("revealing sums", "task", v.Config.Task, "seq", v.Config.Seq, "contributions", len(set))
 	return round.RevealCommand(v.ID, m.me, statement.Signed{Body: body, Signature: sig}), nil
+}
+
+// stands reports whether a round is in one of these phases now.
+func (m *Member) stands(id label.Hash, phases ...round.Phase) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok := m.machine.Round(id)
+	return ok && slices.Contains(phases, v.Phase)
 }
 
 func contributors(set []round.Candidate) []statement.Contributor {
@@ -93,8 +102,11 @@ func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, set []r
 			return nil, nil, err
 		}
 		shares, err := m.openBox(e, c, terms)
-		if err != nil {
+		if errors.As(err, new(*committee.InvalidError)) {
 			return nil, nil, alarmf("a box of the certified set does not open: %w", err)
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 		err = shares.AddTo(sums)
 		shares.Erase()
@@ -150,39 +162,40 @@ func (m *Member) keepVector(id label.Hash, tag string, v []uint32) (label.Hash, 
 
 // mayServe decides whether a vector may leave this member: only one that its own signed Reveal in the log names, under a
 // reveal record, and never after an expired record or a certified death (SA 2.3, Reveal; 2.4).
-func (m *Member) mayServe(id, hash label.Hash) (tag string, err error) {
+func (m *Member) mayServe(id, hash label.Hash) error {
 	m.mu.Lock()
 	v, ok := m.machine.Round(id)
 	m.mu.Unlock()
 	if !ok {
-		return "", status.Error(codes.NotFound, "no such round is kept here")
+		return status.Error(codes.NotFound, "no such round is kept here")
 	}
-	if v.Phase == round.Dead {
-		return "", status.Error(codes.FailedPrecondition, "the round is dead: nothing of it leaves this member any more")
+	if v.Phase == round.Dead || v.Foreign {
+		return status.Error(codes.FailedPrecondition, "the round is dead or in dispute: nothing of it leaves this member any more")
 	}
 	e, err := m.listed(v.Config)
 	if err != nil {
-		return "", status.Error(codes.FailedPrecondition, err.Error())
+		return status.Error(codes.FailedPrecondition, "this member has no keys for the round any more")
 	}
-	if _, revealed := e.Revealed(id); !revealed || e.Expired(id) {
-		return "", status.Error(codes.FailedPrecondition, "this member has not revealed the round")
+	value, revealed := e.Revealed(id)
+	if !revealed || value != v.Decision || e.Expired(id) {
+		return status.Error(codes.FailedPrecondition, "this member has not revealed the round")
 	}
 	for _, s := range v.Reveals {
 		if s.Member != m.me {
 			continue
 		}
 		r, err := statement.ParseReveal(s.Statement.Body)
-		if err != nil {
+		if err != nil || r.Set != value {
 			break
 		}
 		if r.SumY == hash {
-			return label.TagSum, nil
+			return nil
 		}
 		for _, t := range r.TSums {
 			if t.Hash == hash {
-				return label.TagTSum, nil
+				return nil
 			}
 		}
 	}
-	return "", status.Error(codes.NotFound, "this member's reveal names no such vector")
+	return status.Error(codes.NotFound, "this member's reveal names no such vector")
 }

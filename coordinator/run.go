@@ -12,13 +12,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -76,6 +75,9 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		return err
 	}
 	defer lock.Close()
+	if _, err := durable.RemoveTemps(o.Dir); err != nil {
+		return err
+	}
 	ch, me, err := home.Charter()
 	if err != nil {
 		return err
@@ -128,10 +130,10 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	peers.watch(work)
 	errs := make(chan error, 2)
 	go func() { errs <- meshServer.Serve(listener.RPC()) }()
-	go func() { errs <- deviceServer.Serve(devicePort) }()
-	done := make(chan struct{})
-	go func() { m.Run(work); close(done) }()
-	go m.writeStatus(work, o.Dir, peers)
+	go func() { errs <- deviceServer.Serve(limitConnections(devicePort, deviceConns)) }()
+	var working sync.WaitGroup
+	working.Go(func() { m.Run(work) })
+	working.Go(func() { m.writeStatus(work, o.Dir, peers) })
 	o.Logger.Info("member is up", "name", home.Card.Name, "device_port", devicePort.Addr().String(), "mesh_port", listener.Addr().String(), "n", ch.N, "f", ch.F)
 	if o.Ready != nil {
 		o.Ready(m)
@@ -153,7 +155,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	}
 	drain(deviceServer, transfer)
 	stopWork()
-	<-done
+	working.Wait() // status.json is written once more below, and last
 	meshServer.Stop()
 	return errors.Join(err, writeStatus(o.Dir, m.statusFile(peers, "stopped")))
 }
@@ -222,43 +224,28 @@ func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, p
 
 // newMeshServer is the gRPC server behind the mesh port. Its connections are authenticated members'.
 func newMeshServer(m *Member) *grpc.Server {
+	calls := newAdmission(meshCalls)
 	s := grpc.NewServer(grpc.Creds(mesh.ServerCredentials()),
 		grpc.MaxRecvMsgSize(meshMessage), grpc.InitialWindowSize(meshWindow), grpc.InitialConnWindowSize(4*meshWindow),
+		grpc.MaxConcurrentStreams(meshStreams), grpc.MaxHeaderListSize(16<<10),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.UnaryInterceptor(m.recoverUnary), grpc.StreamInterceptor(m.recoverStream))
+		grpc.UnaryInterceptor(m.guardUnary(calls)), grpc.StreamInterceptor(m.guardStream(calls)))
 	coordpb.RegisterMeshServer(s, m.MeshServer())
 	return s
 }
 
 // newDeviceServer is the gRPC server behind the device port (coordinator design, section 5).
 func newDeviceServer(m *Member, cert tls.Certificate) *grpc.Server {
+	calls := newAdmission(deviceCalls)
 	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(mesh.DeviceTLS(cert))),
 		grpc.MaxRecvMsgSize(1<<20), grpc.InitialWindowSize(deviceWindow), grpc.InitialConnWindowSize(4*deviceWindow),
 		grpc.MaxConcurrentStreams(16), grpc.MaxHeaderListSize(16<<10), grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(16<<10), grpc.WriteBufferSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: time.Minute, MaxConnectionAge: 10 * time.Minute, MaxConnectionAgeGrace: 15 * time.Minute}),
-		grpc.UnaryInterceptor(m.recoverUnary), grpc.StreamInterceptor(m.recoverStream))
+		grpc.UnaryInterceptor(m.guardUnary(calls)), grpc.StreamInterceptor(m.guardStream(calls)))
 	coordpb.RegisterDeviceServer(s, m.DeviceServer())
 	return s
-}
-
-// recoverUnary keeps one bad call from ending the member; what panicked is logged without the call's content.
-func (m *Member) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (_ any, err error) {
-	defer m.recovered(info.FullMethod, &err)
-	return next(ctx, req)
-}
-
-func (m *Member) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	defer m.recovered(info.FullMethod, &err)
-	return next(srv, stream)
-}
-
-func (m *Member) recovered(method string, err *error) {
-	if p := recover(); p != nil {
-		m.cfg.Logger.Error("a call panicked", "method", method, "panic", fmt.Sprint(p))
-		*err = status.Error(codes.Internal, "internal error")
-	}
 }
 
 // writeStatus keeps status.json fresh.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -92,49 +94,25 @@ func (s *DeviceServer) QueryUpload(_ context.Context, r *coordpb.QueryUploadRequ
 	if err != nil {
 		return nil, err
 	}
-	out := &coordpb.QueryUploadResponse{}
-	if c, err := s.m.shelf.Load(id, header); err == nil {
-		out.Offset, out.Complete = uint64(c.YBytes()), true
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, status.Error(codes.Internal, "the copy here is damaged")
+	offset, complete, err := s.m.shelf.Offset(id, header)
+	if err != nil {
+		s.m.cfg.Logger.Error("a contribution on disk is damaged", "round", id.String(), "error", err)
+		return &coordpb.QueryUploadResponse{}, nil // what is damaged is not here, and taken again
 	}
-	return out, nil
+	return &coordpb.QueryUploadResponse{Offset: uint64(offset), Complete: complete}, nil
 }
 
 // Upload takes a contribution and answers with its receipts.
 func (s *DeviceServer) Upload(stream grpc.ClientStreamingServer[coordpb.UploadRequest, coordpb.UploadResponse]) error {
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if first.GetOpen() == nil {
-		return status.Error(codes.InvalidArgument, "an upload begins with its head")
-	}
-	answer, err := s.m.ingress.Upload(stream.Context(), first.GetOpen(), chunksOf(stream))
+	answer, err := s.m.ingress.Upload(stream.Context(), stream.Recv)
 	if err != nil {
 		var r *intake.Refusal
 		if errors.As(err, &r) {
 			s.m.cfg.Logger.Info("an upload is refused", "code", r.Code)
 		}
-		return statusOf(err)
+		return s.m.statusOf(err)
 	}
 	return stream.SendAndClose(answer)
-}
-
-// chunksOf reads the chunks that follow a head.
-func chunksOf(stream interface {
-	Recv() (*coordpb.UploadRequest, error)
-}) func() (*coordpb.Chunk, error) {
-	return func() (*coordpb.Chunk, error) {
-		r, err := stream.Recv()
-		if err != nil {
-			return nil, err
-		}
-		if r.GetChunk() == nil {
-			return nil, status.Error(codes.InvalidArgument, "expected a chunk")
-		}
-		return r.GetChunk(), nil
-	}
 }
 
 // GetReceipts gathers the receipts of an accepted contribution again.
@@ -147,12 +125,15 @@ func (s *DeviceServer) GetReceipts(ctx context.Context, r *coordpb.GetReceiptsRe
 	if !ok {
 		return nil, status.Error(codes.NotFound, "the round is not in progress here")
 	}
-	if _, ok := s.m.Accepted(id, header); !ok {
+	s.m.mu.Lock()
+	_, ok = s.m.machine.Candidate(id, header)
+	s.m.mu.Unlock()
+	if !ok {
 		return nil, status.Error(codes.NotFound, "no such contribution is accepted")
 	}
 	receipts, err := s.m.ingress.Receipts(ctx, id, header, terms)
 	if err != nil {
-		return nil, statusOf(err)
+		return nil, s.m.statusOf(err)
 	}
 	return &coordpb.UploadResponse{Outcome: "duplicate", Receipts: receipts}, nil
 }
@@ -210,22 +191,32 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 	m := s.m
 	out := &coordpb.ListMembersResponse{}
 	alive := m.peers.Alive()
+	out.Members = make([]*coordpb.MemberStatus, m.ch.N)
+	ctx, cancel := context.WithTimeout(ctx, statusWait)
+	defer cancel()
+	var wg sync.WaitGroup
 	for i := range m.ch.N {
 		if i == m.me {
-			out.Members = append(out.Members, m.status())
+			out.Members[i] = m.status()
 			continue
 		}
 		line := &coordpb.MemberStatus{Index: uint32(i), Name: m.ch.Members[i].Name, DeviceUrl: m.ch.Members[i].DeviceURL}
-		if alive.Has(i) {
-			if peer, err := m.peers.Mesh(i); err == nil {
-				if got, err := peer.Status(ctx, &coordpb.ListMembersRequest{}); err == nil {
-					line.Leader, line.Term, line.Applied, line.Committed = got.GetLeader(), got.GetTerm(), got.GetApplied(), got.GetCommitted()
-					line.Epoch, line.OpenRounds, line.Reachable = got.GetEpoch(), got.GetOpenRounds(), true
-				}
-			}
+		out.Members[i] = line
+		if !alive.Has(i) {
+			continue
 		}
-		out.Members = append(out.Members, line)
+		wg.Go(func() {
+			peer, err := m.peers.Mesh(i)
+			if err != nil {
+				return
+			}
+			if got, err := peer.Status(ctx, &coordpb.ListMembersRequest{}); err == nil {
+				line.Leader, line.Term, line.Applied, line.Committed = got.GetLeader(), got.GetTerm(), got.GetApplied(), got.GetCommitted()
+				line.Epoch, line.OpenRounds, line.Reachable = got.GetEpoch(), got.GetOpenRounds(), true
+			}
+		})
 	}
+	wg.Wait()
 	return out, nil
 }
 
@@ -247,23 +238,28 @@ func (m *Member) status() *coordpb.MemberStatus {
 	return out
 }
 
-// sendModel streams a published state, or the public init of any task, by its hash.
+// sendModel streams a published state by its hash, from the disk as it goes: nobody who asks for one holds it in memory
+// here. Whoever gets it checks the hash.
 func (m *Member) sendModel(r *coordpb.GetAdapterRequest, send func(*coordpb.Chunk) error) error {
 	hash, err := label.HashFromBytes(r.GetModelHash())
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "model hash: %v", err)
 	}
-	b, err := m.results.Read(modelsGroup, hash, label.TagModel)
+	f, size, err := m.results.Open(modelsGroup, hash)
 	if errors.Is(err, fs.ErrNotExist) {
 		return status.Error(codes.NotFound, "no such state is kept here")
 	}
 	if err != nil {
-		return status.Error(codes.DataLoss, "the state here is damaged; ask another member")
+		return m.statusOf(err)
 	}
-	if r.GetOffset() > uint64(len(b)) {
-		return status.Errorf(codes.OutOfRange, "offset %d, the state has %d bytes", r.GetOffset(), len(b))
+	defer f.Close()
+	if r.GetOffset() > uint64(size) {
+		return status.Errorf(codes.OutOfRange, "offset %d, the state has %d bytes", r.GetOffset(), size)
 	}
-	return coordpb.SendChunks(bytes.NewReader(b[r.GetOffset():]), r.GetOffset(), send)
+	if _, err := f.Seek(int64(r.GetOffset()), io.SeekStart); err != nil {
+		return m.statusOf(err)
+	}
+	return coordpb.SendChunks(f, r.GetOffset(), pacedSend(send))
 }
 
 // Model gives a published state to programs in this process.

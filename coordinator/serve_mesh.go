@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -11,7 +10,6 @@ import (
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/intake"
-	"github.com/ruche-federation/ruche/crypto/label"
 )
 
 // MeshServer is what members offer each other. The mesh authenticates members; what they send is checked all the same.
@@ -43,7 +41,7 @@ func (s *MeshServer) Propose(ctx context.Context, r *coordpb.ProposeRequest) (*c
 	}
 	outcomes, err := local.ProposeLocal(ctx, cmd)
 	if err != nil {
-		return nil, statusOf(err)
+		return nil, s.m.statusOf(err)
 	}
 	return &coordpb.ProposeResponse{Outcomes: outcomes}, nil
 }
@@ -60,26 +58,15 @@ func forwarded(cmd *coordpb.Command) bool {
 
 // Store takes a copy of a contribution and answers when it is on disk.
 func (s *MeshServer) Store(stream grpc.ClientStreamingServer[coordpb.UploadRequest, coordpb.StoreResponse]) error {
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if first.GetOpen() == nil {
-		return status.Error(codes.InvalidArgument, "a copy begins with its head")
-	}
-	// A peer may know a round, or a device, before it is applied here: wait for our own log to get there.
-	if id, err := label.HashFromBytes(first.GetOpen().GetRoundId()); err == nil {
-		s.m.waitRound(stream.Context(), id)
-	}
-	err = s.m.ingress.Store(stream.Context(), first.GetOpen(), chunksOf(stream))
+	err := s.m.ingress.Store(stream.Context(), stream.Recv)
 	var r *intake.Refusal
 	switch {
 	case err == nil:
 		return stream.SendAndClose(&coordpb.StoreResponse{Outcome: "stored"})
 	case errors.As(err, &r):
-		return stream.SendAndClose(&coordpb.StoreResponse{Outcome: r.Detail, Code: r.Code})
+		return stream.SendAndClose(&coordpb.StoreResponse{Outcome: "refused", Code: r.Code})
 	}
-	return statusOf(err)
+	return s.m.statusOf(err)
 }
 
 // Receipt gives this member's receipt of a contribution once its Accept is applied.
@@ -89,7 +76,7 @@ func (s *MeshServer) Receipt(ctx context.Context, r *coordpb.GetReceiptsRequest)
 		return nil, err
 	}
 	out, err := s.m.Receipt(ctx, id, header)
-	return out, statusOf(err)
+	return out, s.m.statusOf(err)
 }
 
 // FetchContribution streams a held contribution.
@@ -102,11 +89,12 @@ func (s *MeshServer) FetchContribution(r *coordpb.GetReceiptsRequest, stream grp
 	if err != nil {
 		return status.Error(codes.NotFound, "no such contribution is here")
 	}
-	if err := stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: c.Open(0)}}); err != nil {
+	send := pacedSend(stream.Send)
+	if err := send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: c.Open(0)}}); err != nil {
 		return err
 	}
 	return s.m.shelf.Send(c, 0, func(ch *coordpb.Chunk) error {
-		return stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: ch}})
+		return send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: ch}})
 	})
 }
 
@@ -116,15 +104,21 @@ func (s *MeshServer) FetchSum(r *coordpb.FetchSumRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
-	tag, err := s.m.mayServe(id, hash)
-	if err != nil {
+	if err := s.m.mayServe(id, hash); err != nil {
 		return err
 	}
-	b, err := s.m.sums.Read(id.String(), hash, tag)
+	f, _, err := s.m.sums.Open(id.String(), hash)
 	if err != nil {
 		return status.Error(codes.NotFound, "the vector is not here")
 	}
-	return coordpb.SendChunks(bytes.NewReader(b), 0, stream.Send)
+	defer f.Close()
+	send := pacedSend(stream.Send)
+	return coordpb.SendChunks(f, 0, func(c *coordpb.Chunk) error {
+		if err := s.m.mayServe(id, hash); err != nil { // it may have expired since the chunk before
+			return err
+		}
+		return send(c)
+	})
 }
 
 // FetchAdapter streams a published state.

@@ -24,11 +24,8 @@ func (m *Member) signVote(v round.View, value label.Hash) (*coordpb.Command, err
 	}
 	body := (&statement.Vote{Round: v.ID, Value: value}).Bytes()
 	sig, err := e.Vote(v.ID, value, body)
-	if errors.As(err, new(*epoch.ConflictError)) {
-		return nil, &alarm{err}
-	}
 	if err != nil {
-		return nil, err
+		return nil, m.unsaid(e, err)
 	}
 	return round.VoteCommand(v.ID, m.me, statement.Signed{Body: body, Signature: sig}), nil
 }
@@ -46,7 +43,16 @@ func (m *Member) signExpired(v round.View) (*coordpb.Command, error) {
 		return nil, nil // recorded; having revealed, this member cannot say that it never did
 	}
 	if err != nil {
-		return nil, err
+		return nil, m.unsaid(e, err)
 	}
 	return round.ExpiredCommand(v.ID, m.me, statement.Signed{Body: body, Signature: sig}), nil
+}
+
+// unsaid is why an epoch did not sign. After a failed write to its vote file, on a full disk for one, only opening the
+// file again tells whether the promise is in it, so that is done before the next try.
+func (m *Member) unsaid(e *epoch.Epoch, err error) error {
+	if errors.As(err, new(*epoch.ConflictError)) || errors.As(err, new(*epoch.BodyError)) {
+		return &alarm{err}
+	}
+	return errors.Join(err, m.epochs.reopen(e))
 }

@@ -10,10 +10,11 @@ import (
 
 // batcher gathers Accepts into one log entry: at most acceptBatchMax, at most acceptDelay after the first.
 type batcher struct {
-	log  Log
-	wg   sync.WaitGroup
-	mu   sync.Mutex // guards open
-	open *batch     // takes items until it is full or its timer fires
+	log    Log
+	wg     sync.WaitGroup
+	mu     sync.Mutex // guards what follows
+	open   *batch     // takes items until it is full or its timer fires
+	closed bool
 }
 
 type batch struct {
@@ -29,11 +30,21 @@ const proposeTimeout = 20 * time.Second
 
 func newBatcher(log Log) *batcher { return &batcher{log: log} }
 
-func (b *batcher) close() { b.wg.Wait() }
+// close takes no more items and waits for the batches in flight.
+func (b *batcher) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.wg.Wait()
+}
 
 // propose adds an item to the open batch and waits for its outcome.
 func (b *batcher) propose(ctx context.Context, item []byte) (*coordpb.Outcome, error) {
 	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil, refuse(CodeUnavailable, "this member is stopping")
+	}
 	if b.open == nil {
 		t := &batch{done: make(chan struct{})}
 		b.open = t

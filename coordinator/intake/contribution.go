@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -14,18 +15,27 @@ import (
 // Terms are what an upload to one round is checked against.
 type Terms struct {
 	Round committee.Round
-	Open  bool // the log still takes Accepts
 }
 
 // State is the replicated state as this member has applied it. Its methods are safe for concurrent use.
 type State interface {
-	// Terms of a certified round; false if the log knows none of that id.
+	// Await returns when a round is certified here and a device enrolled, or after a short while: a peer may know both a
+	// little earlier.
+	Await(ctx context.Context, round, device label.Hash)
+	// Terms of a certified round that has not ended; false if the log knows none of that id.
 	Terms(round label.Hash) (Terms, bool)
 	// DeviceCert of an enrolled device; false if the log knows none.
 	DeviceCert(device label.Hash) (*statement.DeviceCert, bool)
-	// Accepted gives the log index of the contribution's Accept.
-	Accepted(round, header label.Hash) (uint64, bool)
+	// Acceptable says what the log would answer to an Accept of this contribution now: codeOK, codeDuplicate where it
+	// holds the Accept, or why it takes none.
+	Acceptable(round, device, header label.Hash) (code, detail string)
 }
+
+// What the log answers to an Accept that it holds afterwards.
+const (
+	codeOK        = "ok"
+	codeDuplicate = "duplicate"
+)
 
 // Contribution is the checked head of a contribution: everything but y.
 type Contribution struct {
@@ -34,7 +44,10 @@ type Contribution struct {
 	Signature []byte     // the device's, over H(RC) and H(header)
 	Boxes     [][]byte   // one per listed member, in member order
 	Authority int
-	head      []byte // as it lies on the shelf
+	Accepted  bool // the log held its Accept when it was checked
+
+	body []byte // the header's exact bytes
+	head []byte // as it lies on the shelf
 }
 
 // YBytes is the length of y.
@@ -53,17 +66,20 @@ func (c *Contribution) Size() uint64 {
 func (c *Contribution) Open(offset uint64) *coordpb.UploadOpen {
 	return &coordpb.UploadOpen{
 		RoundId: c.Header.Round[:],
-		Header:  &coordpb.Signed{Body: c.Header.Bytes(), Signature: c.Signature},
+		Header:  &coordpb.Signed{Body: c.body, Signature: c.Signature},
 		Boxes:   c.Boxes,
 		Offset:  offset,
 	}
 }
 
 // Check parses a head and checks everything that a member can check without its keys and without y: the round, the
-// device's certificate and signature, sizes and hashes.
+// device's certificate and signature, sizes and hashes, and that the log would accept it or has. What is refused here
+// costs no disk.
 func Check(s State, open *coordpb.UploadOpen) (*Contribution, Terms, error) {
 	var terms Terms
-	head, err := proto.MarshalOptions{Deterministic: true}.Marshal(&coordpb.UploadOpen{RoundId: open.GetRoundId(), Header: open.GetHeader(), Boxes: open.GetBoxes()})
+	// Rebuilt from its fields: what a sender adds to them is not kept.
+	head, err := proto.MarshalOptions{Deterministic: true}.Marshal(&coordpb.UploadOpen{RoundId: open.GetRoundId(), Boxes: open.GetBoxes(),
+		Header: &coordpb.Signed{Body: open.GetHeader().GetBody(), Signature: open.GetHeader().GetSignature()}})
 	if err != nil {
 		return nil, terms, refuse(CodeBadHeader, "%v", err)
 	}
@@ -102,12 +118,19 @@ func Check(s State, open *coordpb.UploadOpen) (*Contribution, Terms, error) {
 	if !ok {
 		return nil, terms, refuse(CodeUnknownDevice, "no certificate of this device in the log; enrol it again")
 	}
-	if cert.Hash() != h.Cert {
-		return nil, terms, refuse(CodeUnknownDevice, "the header names another device certificate than the log holds")
-	}
-	c := &Contribution{Header: h, Hash: statement.HashHeader(open.GetHeader().GetBody()), Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), Authority: cert.Authority, head: head}
+	c := &Contribution{Header: h, Hash: statement.HashHeader(open.GetHeader().GetBody()), Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(),
+		Authority: cert.Authority, body: open.GetHeader().GetBody(), head: head}
 	if err := statement.VerifyContribution(cert.Public, h.Round, c.Hash, c.Signature); err != nil {
 		return nil, terms, refuse(CodeBadSignature, "%v", err)
+	}
+	code, detail := s.Acceptable(h.Round, h.Device, c.Hash)
+	c.Accepted = code == codeDuplicate
+	// A certificate that was renewed since the log accepted the contribution, by the same device, changes nothing.
+	if cert.Hash() != h.Cert && !c.Accepted {
+		return nil, terms, refuse(CodeUnknownDevice, "the header names another device certificate than the log holds")
+	}
+	if code != codeOK && !c.Accepted {
+		return nil, terms, &Refusal{Code: code, Detail: detail}
 	}
 	return c, terms, nil
 }
@@ -129,5 +152,5 @@ func parseHead(name label.Hash, head []byte) (*Contribution, error) {
 	if statement.HashBoxes(open.GetBoxes()) != h.Boxes {
 		return nil, fmt.Errorf("head %s: the boxes differ from the header's hash", name)
 	}
-	return &Contribution{Header: h, Hash: name, Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), head: head}, nil
+	return &Contribution{Header: h, Hash: name, Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), body: body, head: head}, nil
 }

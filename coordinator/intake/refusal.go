@@ -2,10 +2,10 @@ package intake
 
 import "fmt"
 
-// Codes of a Refusal: stable words, counted in rounds and shown to devices and operators.
+// Codes of a Refusal: stable words, counted in rounds and shown to devices and operators. Beside them a refusal carries
+// the words of round.Code, for what the log would not accept.
 const (
 	CodeUnknownRound  = "unknown_round"
-	CodeRoundClosed   = "round_closed"
 	CodeBadHeader     = "bad_header"
 	CodeUnknownDevice = "unknown_device"
 	CodeBadSignature  = "bad_signature"
@@ -15,6 +15,8 @@ const (
 	CodeCorrupt       = "corrupt"
 	CodeFull          = "disk_full"
 	CodeBusy          = "busy"
+	CodeSlow          = "too_slow"
+	CodeTooMany       = "too_many_headers" // of one device in one round
 	CodeNotListed     = "not_listed"
 	CodeUnavailable   = "too_few_members"
 )

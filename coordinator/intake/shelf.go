@@ -8,7 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -18,12 +21,26 @@ import (
 
 // Shelf keeps contributions on disk. It is safe for concurrent use.
 type Shelf struct {
-	blobs *blob.Store // y, by H(y), in a group per round
-	heads string      // heads/<round>/<H(header)>
+	blobs    *blob.Store // y, by H(y), in a group per round
+	heads    string      // heads/<round>/<H(header)>
+	keepFree uint64      // bytes that contributions leave free: the log and the votes need them
+
+	mu     sync.Mutex // guards what follows
+	unsure map[place]int
+	parts  map[place]int64
+	begun  map[label.Hash]map[label.Hash][]label.Hash
 }
 
-// OpenShelf opens or creates the shelf in dir.
-func OpenShelf(dir string) (*Shelf, error) {
+// place is where a contribution lies.
+//
+// In Shelf's maps: unsure counts who is writing the head there now, or failed to, so that its name says nothing yet;
+// parts has how much of y is here of an upload that broke off; begun has the headers that each device began in a round,
+// in this process.
+type place struct{ round, header label.Hash }
+
+// OpenShelf opens or creates the shelf in dir. What an earlier process renamed and did not sync is on the disk when it
+// returns. Contributions leave keepFree bytes of the file system free.
+func OpenShelf(dir string, keepFree uint64) (*Shelf, error) {
 	heads := filepath.Join(dir, "heads")
 	if err := durable.MkdirAll(heads, 0o700); err != nil {
 		return nil, err
@@ -32,26 +49,82 @@ func OpenShelf(dir string) (*Shelf, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Shelf{blobs: blobs, heads: heads}, nil
+	s := &Shelf{blobs: blobs, heads: heads, keepFree: keepFree, unsure: map[place]int{}, parts: map[place]int64{}, begun: map[label.Hash]map[label.Hash][]label.Hash{}}
+	if err := s.syncHeads(); err != nil {
+		return nil, errors.Join(err, blobs.Close())
+	}
+	return s, nil
 }
 
-func (s *Shelf) headPath(round, header label.Hash) string {
-	return filepath.Join(s.heads, round.String(), header.String())
+func (s *Shelf) syncHeads() error {
+	entries, err := os.ReadDir(s.heads)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		dir := filepath.Join(s.heads, e.Name())
+		if _, err := durable.RemoveTemps(dir); err != nil {
+			return err
+		}
+		if err := durable.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return durable.SyncDir(s.heads)
+}
+
+func (s *Shelf) headPath(p place) string {
+	return filepath.Join(s.heads, p.round.String(), p.header.String())
 }
 
 // Has reports whether the contribution is here, whole and fsynced.
 func (s *Shelf) Has(round, header label.Hash) bool {
-	_, err := os.Stat(s.headPath(round, header))
+	_, err := s.Load(round, header)
 	return err == nil
 }
 
-// Load reads a head.
+// Load reads a head whose y is here too. The error wraps fs.ErrNotExist where either is missing, or not certainly on
+// the disk yet.
 func (s *Shelf) Load(round, header label.Hash) (*Contribution, error) {
-	b, err := os.ReadFile(s.headPath(round, header))
+	p := place{round, header}
+	s.mu.Lock()
+	unsure := s.unsure[p] > 0
+	s.mu.Unlock()
+	if unsure {
+		return nil, fmt.Errorf("head %s: not complete: %w", header, fs.ErrNotExist)
+	}
+	b, err := os.ReadFile(s.headPath(p))
 	if err != nil {
 		return nil, err
 	}
-	return parseHead(header, b)
+	c, err := parseHead(header, b)
+	if err != nil {
+		return nil, err
+	}
+	if c.Header.Round != round {
+		return nil, fmt.Errorf("head %s is of another round", header)
+	}
+	if !s.blobs.Has(round.String(), c.Header.Y) {
+		return nil, fmt.Errorf("y of contribution %s: %w", header, fs.ErrNotExist)
+	}
+	return c, nil
+}
+
+// Offset is how much of y is here: all of it, what an upload that broke off has left, or nothing.
+func (s *Shelf) Offset(round, header label.Hash) (offset int64, complete bool, err error) {
+	c, err := s.Load(round, header)
+	if err == nil {
+		return c.YBytes(), true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return 0, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parts[place{round, header}], false, nil
 }
 
 // Y opens the contribution's masked vector.
@@ -74,26 +147,95 @@ func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coor
 	if s.Has(c.Header.Round, c.Hash) {
 		return nil
 	}
+	if err := s.begin(c); err != nil {
+		return err
+	}
 	if !s.blobs.Has(group, c.Header.Y) {
 		if err := s.receiveY(ctx, c, group, next); err != nil {
 			return err
 		}
 	}
-	if err := durable.MkdirAll(filepath.Join(s.heads, group), 0o700); err != nil {
+	return storeError(s.writeHead(c))
+}
+
+// begin counts a device's headers in a round. What the log accepted is owed to the round and always taken.
+func (s *Shelf) begin(c *Contribution) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	round := s.begun[c.Header.Round]
+	if round == nil {
+		round = map[label.Hash][]label.Hash{}
+		s.begun[c.Header.Round] = round
+	}
+	of := round[c.Header.Device]
+	switch {
+	case slices.Contains(of, c.Hash) || c.Accepted:
+		return nil
+	case len(of) >= headersPerDevice:
+		return refuse(CodeTooMany, "the device began %d other contributions to this round here", len(of))
+	}
+	round[c.Header.Device] = append(of, c.Hash)
+	return nil
+}
+
+// writeHead makes the contribution whole. While it is at it, and after a failure, the head's name is not believed: it
+// may be visible and not on the disk.
+func (s *Shelf) writeHead(c *Contribution) error {
+	p := place{c.Header.Round, c.Hash}
+	if err := durable.MkdirAll(filepath.Dir(s.headPath(p)), 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(s.headPath(c.Header.Round, c.Hash), c.head, 0o600)
+	s.mu.Lock()
+	s.unsure[p]++
+	s.mu.Unlock()
+	err := durable.WriteFile(s.headPath(p), c.head, 0o600)
+	if err != nil {
+		if gone := os.Remove(s.headPath(p)); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			return errors.Join(err, gone) // and unsure for ever
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsure[p]--; s.unsure[p] == 0 {
+		delete(s.unsure, p)
+	}
+	if err == nil {
+		delete(s.parts, p)
+	}
+	return err
 }
 
 func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, next func() (*coordpb.Chunk, error)) error {
+	if s.keepFree > 0 {
+		free, err := durable.FreeBytes(s.heads)
+		if err != nil {
+			return err
+		}
+		if free < s.keepFree+uint64(c.YBytes()) {
+			return full(c)
+		}
+	}
 	w, err := s.blobs.Create(group, c.Header.Y, label.TagContribution, c.YBytes())
 	if errors.Is(err, blob.ErrExists) {
 		return nil // another upload of the same bytes came first
 	}
+	if errors.As(err, new(*blob.FullError)) {
+		return full(c)
+	}
 	if err != nil {
 		return storeError(err)
 	}
-	defer w.Close() // keeps the part for a resumed upload; nothing after Commit
+	defer func() {
+		w.Close() // keeps the part for a resumed upload; nothing after Commit
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if p := (place{c.Header.Round, c.Hash}); w.Offset() < c.YBytes() {
+			s.parts[p] = w.Offset()
+		} else {
+			delete(s.parts, p) // whole, or dropped
+		}
+	}()
+	bytes, chunks := sendsMax*c.YBytes()+coordpb.ChunkBytesMax, chunksMax*(c.YBytes()/coordpb.ChunkBytesMax+2)
 	for w.Offset() < c.YBytes() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -109,15 +251,19 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 			return refuse(CodeCorrupt, "%v", err)
 		}
 		data := chunk.GetData()
-		switch at := int64(chunk.GetOffset()); {
-		case at < 0 || at > w.Offset():
-			return refuse(CodeCorrupt, "a chunk begins at %d, expected %d", chunk.GetOffset(), w.Offset())
-		case at+int64(len(data)) > c.YBytes():
+		if bytes, chunks = bytes-int64(len(data)), chunks-1; bytes < 0 || chunks < 0 {
+			return refuse(CodeCorrupt, "y of %d bytes comes in too many pieces, or over and over", c.YBytes())
+		}
+		// An offset beyond y is compared before it is added to: nothing overflows.
+		switch at := chunk.GetOffset(); {
+		case at > uint64(w.Offset()):
+			return refuse(CodeCorrupt, "a chunk begins at %d, expected %d", at, w.Offset())
+		case int64(at)+int64(len(data)) > c.YBytes():
 			return refuse(CodeWrongLength, "y is longer than its %d bytes", c.YBytes())
-		case at+int64(len(data)) <= w.Offset():
+		case int64(at)+int64(len(data)) <= w.Offset():
 			continue // already here
 		default:
-			data = data[w.Offset()-at:]
+			data = data[w.Offset()-int64(at):]
 		}
 		if _, err := w.Write(data); err != nil {
 			return storeError(err)
@@ -126,16 +272,19 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 	return storeError(w.Commit())
 }
 
-// storeError turns the blob store's typed errors into refusals that a device understands.
+func full(c *Contribution) error {
+	return refuse(CodeFull, "this member has no room for %d bytes now", c.YBytes())
+}
+
+// storeError turns what devices understand into refusals. It passes no path on: they are nobody's business but this
+// member's.
 func storeError(err error) error {
-	var full *blob.FullError
-	var digest *blob.DigestError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &full):
-		return refuse(CodeFull, "%v", full)
-	case errors.As(err, &digest):
+	case errors.As(err, new(*blob.FullError)), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return refuse(CodeFull, "this member's disk is full")
+	case errors.As(err, new(*blob.DigestError)):
 		return refuse(CodeCorrupt, "y does not match its hash")
 	case errors.Is(err, blob.ErrBusy):
 		return refuse(CodeBusy, "the same contribution is being received already")
@@ -160,22 +309,37 @@ func (s *Shelf) Send(c *Contribution, offset uint64, send func(*coordpb.Chunk) e
 
 // Drop removes a contribution that turned out to be corrupt, so that it is pulled again.
 func (s *Shelf) Drop(c *Contribution) error {
-	if err := os.Remove(s.headPath(c.Header.Round, c.Hash)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.headPath(place{c.Header.Round, c.Hash})); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return s.blobs.Remove(c.Header.Round.String(), c.Header.Y)
 }
 
-// RemoveY removes the masked vectors of a round, when the sum over its set is durable and agreed on (SA 2.3 "Unmask").
-// Heads stay until the round is terminal.
-func (s *Shelf) RemoveY(round label.Hash) error { return s.blobs.RemoveGroup(round.String()) }
-
 // RemoveRound removes all that is left of a terminal round.
 func (s *Shelf) RemoveRound(round label.Hash) error {
+	s.mu.Lock()
+	delete(s.begun, round)
+	for p := range s.parts {
+		if p.round == round {
+			delete(s.parts, p)
+		}
+	}
+	s.mu.Unlock()
 	if err := s.blobs.RemoveGroup(round.String()); err != nil {
 		return err
 	}
 	return os.RemoveAll(filepath.Join(s.heads, round.String()))
+}
+
+// ExpireParts removes what uploads left that broke off before now less ttl and were not resumed.
+func (s *Shelf) ExpireParts(now time.Time, ttl time.Duration) (int, error) {
+	n, err := s.blobs.ExpireParts(now, ttl)
+	if n > 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		clear(s.parts) // whoever resumes learns the offset at its first chunk
+	}
+	return n, err
 }
 
 // Close gives the folder back.
@@ -187,12 +351,28 @@ func (s *Shelf) Rounds() ([]label.Hash, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []label.Hash
+	groups, err := s.blobs.Groups()
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
-		h, err := label.ParseHash(strings.TrimSpace(e.Name()))
-		if err == nil {
-			out = append(out, h)
+		groups = append(groups, e.Name())
+	}
+	found := map[label.Hash]bool{}
+	for _, g := range groups {
+		if h, err := label.ParseHash(g); err == nil {
+			found[h] = true
 		}
 	}
+	s.mu.Lock()
+	for h := range s.begun {
+		found[h] = true
+	}
+	s.mu.Unlock()
+	out := make([]label.Hash, 0, len(found))
+	for h := range found {
+		out = append(out, h)
+	}
+	slices.SortFunc(out, func(a, b label.Hash) int { return slices.Compare(a[:], b[:]) })
 	return out, nil
 }
