@@ -8,6 +8,7 @@ import (
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/crypto/label"
 )
 
 // TestDeathAtEveryProposal: a member dies as it proposes something, before or after the entry is in the log, and comes
@@ -52,10 +53,10 @@ func ends(t testing.TB, f *Federation, each func()) {
 	t.Helper()
 	for range 120 {
 		each()
-		v, _ := f.Round()
-		if v.Phase == round.Published {
+		if _, ok := f.latest(); ok {
 			return
 		}
+		v, _ := f.Round()
 		if v.Phase == round.Open {
 			for _, d := range f.Devices {
 				if !d.Acked(v.ID) {
@@ -94,7 +95,7 @@ func TestLeaderChanges(t *testing.T) {
 					f.Begin()
 					changed := false
 					change := func() {
-						if changed || !reached(f, p) {
+						if changed || !reached(f, label.Hash{}, p) {
 							return
 						}
 						changed = true
@@ -166,10 +167,9 @@ func TestLora(t *testing.T) {
 		}, 100))
 		f.Seats[chance.IntN(4)].Crash()
 		everybody(t, f, f.Devices...)
-		until(t, f, round.Published)
+		v := until(t, f, round.Published)
 		revive(t, f, chance)
 		adopted(t, f, f.Devices...)
-		v, _ := f.Round()
 		if v.Config.Seq != seq || v.Contributors != 5 {
 			t.Fatalf("round %d has %d contributors", v.Config.Seq, v.Contributors)
 		}

@@ -160,6 +160,9 @@ func (d *Device) keepPlain(id label.Hash, x []uint32) error {
 func (d *Device) step() error {
 	ctx, cancel := context.WithCancelCause(background)
 	defer cancel(nil)
+	if p := d.f.opts.Patience; p > 0 {
+		defer time.AfterFunc(p, func() { cancel(errEnough) }).Stop()
+	}
 	d.stop, d.calls = cancel, 0
 	if err := d.start(ctx); err != nil {
 		return err

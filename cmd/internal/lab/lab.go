@@ -35,6 +35,9 @@ type Options struct {
 	NMax    uint32 // Devices
 	Faulty  int    // f_E: 0, which only a demo charter allows
 	Strict  bool   // no demo charter: NMin at least 20
+	// Patience, if set, ends a device's step after so much real time: with members that lag, an answer may be long in
+	// coming.
+	Patience time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -242,6 +245,13 @@ func (f *Federation) observerRound(id label.Hash) (round.View, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.observer.Round(id)
+}
+
+// latest is the last published round as the log has it.
+func (f *Federation) latest() (round.View, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.observer.Latest(TaskID)
 }
 
 // Phase is the newest round's phase; 0 before the first.

@@ -102,10 +102,11 @@ func without(t *testing.T, o Options, m moment, missing statement.Mask, waits bo
 			must(t, f.Step())
 		}
 		if m.phase < round.Sealed {
-			if reached(f, round.Revealed) || f.Phase().Terminal() {
+			v, _ := f.Round()
+			if reached(f, v.ID, round.Revealed) || v.Phase.Terminal() {
 				t.Fatalf("without %v the round went on to %s", missing, f.Phase())
 			}
-			if n := len(f.Served()); n > before && !reached(f, round.Sealed) {
+			if n := len(f.Served()); n > before && !reached(f, v.ID, round.Sealed) {
 				t.Fatalf("without %v %d vectors left members before the certificate", missing, n-before)
 			}
 		}
@@ -132,9 +133,7 @@ func without(t *testing.T, o Options, m moment, missing statement.Mask, waits bo
 			leave()
 		}
 	}
-	until(t, f, round.Published)
-	v, _ := f.Round()
-	if v.Contributors != len(contributors) {
+	if v := until(t, f, round.Published); v.Contributors != len(contributors) {
 		t.Errorf("%d contributors are in the sum, want %d", v.Contributors, len(contributors))
 	}
 	must(t, f.Finish())
