@@ -5,8 +5,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/ruche-federation/ruche/aggregation/committee"
-	"github.com/ruche-federation/ruche/aggregation/encode"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
@@ -66,6 +64,10 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 		f.judgeKeyPackage(p, k)
 		return
 	}
+	if c := cmd.GetRoundSignature(); c != nil {
+		f.judgeRoundSignature(p, c)
+		return
+	}
 	s := saidIn(cmd)
 	if s == nil {
 		return
@@ -81,6 +83,7 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 		return
 	}
 	said := f.of(s.round)
+	f.judgeDurable(p, r, s, promised)
 	switch {
 	case s.vote != nil: // 1
 		if v, ok := said.votes[s.member]; ok && v != s.vote.Value {
@@ -127,26 +130,9 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 			}
 		}
 		said.results[s.member] = s.signed.Body
-		f.judgeResult(r, s)
+		f.judgeResult(p, r, s)
 	}
 	f.judgeVotes(s.round, said) // 2
-}
-
-// judgeKeyPackage: the epoch's folder is on the disk before its keys are published (SA 2.5).
-func (f *Federation) judgeKeyPackage(p *process, signed *coordpb.Signed) {
-	k, err := statement.VerifyKeyPackage(f.Charter, round.FromSigned(signed))
-	if err != nil || k.Member != p.seat.Index {
-		f.fail("member %d proposes a key package that is not its own: %v", p.seat.Index, err)
-		return
-	}
-	promised, err := p.seat.promises()
-	if err != nil {
-		f.fail("member %d: its epochs: %v", p.seat.Index, err)
-		return
-	}
-	if e := promised.epoch(k.Epoch); e == nil || !bytes.Equal(e.VotePublic(), k.VoteKey) || !bytes.Equal(e.SealPublic(), k.SealKey) {
-		f.fail("member %d publishes keys of epoch %d that are not on its disk", p.seat.Index, k.Epoch)
-	}
 }
 
 // judgeVotes: no two values of one round have q votes each, whoever has seen them (2).
@@ -161,39 +147,6 @@ func (f *Federation) judgeVotes(id label.Hash, said *spoken) {
 	if certificates > 1 {
 		f.fail("invariant 2: round %s has two certificates", id)
 	}
-}
-
-// judgeResult: X is the plain sum over S, bit for bit (10).
-func (f *Federation) judgeResult(r *roundTrace, s *said) {
-	if r.decided == nil || s.result.Set != r.setHash() {
-		f.fail("invariant 10: a result of round %s is of a set that the log did not decide", r.id)
-		return
-	}
-	var plain [][]uint32
-	for _, a := range r.set {
-		x, err := f.encoded(a.Device, r)
-		if err != nil {
-			f.fail("invariant 10: the plain vector of a device in round %s: %v", r.id, err)
-			return
-		}
-		plain = append(plain, x)
-	}
-	if want := committee.HashVector(label.TagUnmasked, encode.SumPlain(plain...)); s.result.X != want {
-		f.fail("invariant 10: member %d opened another sum than the plain one over %d devices", s.member, len(plain))
-	}
-}
-
-// encoded is what a device hid in a round.
-func (f *Federation) encoded(device label.Hash, r *roundTrace) ([]uint32, error) {
-	d, err := f.device(device)
-	if err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(filepath.Join(d.Dir, "encoded", r.id.String()))
-	if err != nil {
-		return nil, err
-	}
-	return committee.ParseVector(b, int(r.rc.Len))
 }
 
 // judgeEntry looks at an entry as it is committed. The caller holds mu.
@@ -293,8 +246,8 @@ func (f *Federation) judgeReceipt(list ...*coordpb.MemberStatement) {
 		if !accepted {
 			f.fail("invariant 8: member %d receipts a contribution that the log did not accept at index %d", s.Member, body.Index)
 		}
-		if p := f.Seats[s.Member].process.Load(); p != nil && p.applied < body.Index {
-			f.fail("invariant 8: member %d receipts index %d, it has applied %d", s.Member, body.Index, p.applied)
+		if p := f.Seats[s.Member].process.Load(); p != nil && (p.applied < body.Index || p.ensured < body.Index) {
+			f.fail("invariant 8: member %d receipts index %d, it has applied %d, %d durably", s.Member, body.Index, p.applied, p.ensured)
 		}
 		y, ok := f.holds(f.Seats[s.Member], body.Round, body.Header)
 		if !ok {

@@ -219,6 +219,7 @@ func (l *memberLog) EnsureApplied(index uint64) error {
 	if index > l.p.applied {
 		return fmt.Errorf("index %d is not applied yet", index)
 	}
+	l.p.ensured = max(l.p.ensured, index)
 	return nil
 }
 

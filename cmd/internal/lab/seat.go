@@ -42,7 +42,8 @@ type process struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	dead    atomic.Bool
-	applied uint64 // guarded by the federation's mu
+	applied uint64 // guarded by the federation's mu, like ensured
+	ensured uint64 // the applied index that is on its disk
 	checked uint64 // the applied index at which its state was last compared
 	mesh    *port
 	device  *port
