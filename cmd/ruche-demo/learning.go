@@ -22,15 +22,16 @@ import (
 
 // The demo's recipe (learning design 3.3): rank 8 on all linear layers, B trained, A fixed and orthonormal.
 const (
-	rank         = 8
-	rate         = 1e-2
-	batchMost    = 8
-	windowMost   = 96
-	stepsMost    = 8
-	tokensSmall  = batchMost * windowMost * stepsMost // for models up to smallModel
-	smallModel   = 300_000
-	tokensLeast  = 2 * windowMost
-	integerBound = 2253
+	rank          = 8
+	rate          = 1e-2
+	batchMost     = 8
+	windowMost    = 96
+	stepsMost     = 8
+	tokensSmall   = batchMost * windowMost * stepsMost // for models up to smallModel
+	smallModel    = 300_000
+	tokensBuiltIn = tokensSmall / 2 // for the built-in model and its users: enough, and the demo ends in a minute or two
+	tokensLeast   = 2 * windowMost
+	integerBound  = 2253
 )
 
 // learning is the base model and the task that is learned.
@@ -71,7 +72,11 @@ func prepareLearning(o options, dir string) (*learning, error) {
 	var seed [8]byte
 	binary.BigEndian.PutUint64(seed[:], o.seed)
 	t.InitSeed = label.Sum(label.TagTask, seed[:])
-	t.Recipe = recipeFor(src.Parameters, m.Context, o.localTokens)
+	tokens := o.localTokens
+	if tokens == 0 && o.base == "" {
+		tokens = tokensBuiltIn
+	}
+	t.Recipe = recipeFor(src.Parameters, m.Context, tokens)
 	t.Encoding = charter.Encoding{CReal: t.Recipe.ClipFor(lay.D()), C: integerBound}
 	t.Timings = charter.Timings{
 		Every: duration(200 * time.Millisecond), CloseAfter: duration(4 * time.Minute), AckTimeout: duration(4 * time.Second),
