@@ -15,7 +15,7 @@ import (
 // TestChaos lets chance decide who dies, returns, lags, leads and contributes, and how time passes. Whatever happens the
 // invariants hold, and when everybody is back the next round is published. RUCHE_LAB_SEEDS runs more seeds.
 func TestChaos(t *testing.T) {
-	seeds := 3
+	seeds := 2
 	if n, err := strconv.Atoi(os.Getenv("RUCHE_LAB_SEEDS")); err == nil {
 		seeds = n
 	}

@@ -35,10 +35,14 @@ func subsetsUpTo(n, k int, only bool) (out []statement.Mask) {
 	return out
 }
 
-// everything asks for all cases of the large sizes; else each set goes missing at some moments only, in turn.
+// everything asks for all cases of the large sizes too.
 var everything = os.Getenv("RUCHE_LAB") == "all"
 
-func chosen(n, at, moment, of int) bool { return everything || n < 7 || at%of == moment%of }
+// chosen says whether a set goes missing at a moment: always where the committee is smaller than large, else at one
+// moment of every few.
+func chosen(n, large, at, moment, few int) bool {
+	return everything || n < large || at%few == moment%few
+}
 
 // TestMayBeMissing: with at most as many members missing as SA 2.2 allows, whichever, from whatever moment on, and with
 // devices that drop out, every round is published, and what was opened is the plain sum, bit for bit.
@@ -46,7 +50,7 @@ func TestMayBeMissing(t *testing.T) {
 	for _, s := range sizes {
 		for at, missing := range subsetsUpTo(s.n, s.missing, false) {
 			for i, m := range moments {
-				if !chosen(s.n, at, i, len(moments)) {
+				if !chosen(s.n, 7, at, i, len(moments)) {
 					continue
 				}
 				t.Run(fmt.Sprintf("(%d,%d) without %v %s", s.n, s.f, missing, m.name), func(t *testing.T) {
@@ -64,7 +68,7 @@ func TestOneMoreMissing(t *testing.T) {
 	for _, s := range sizes {
 		for at, missing := range subsetsUpTo(s.n, s.missing+1, true) {
 			for i, m := range moments {
-				if !chosen(s.n, at, i, 2*len(moments)) {
+				if !chosen(s.n, 5, at, i, len(moments)*max(1, s.n/4)) {
 					continue
 				}
 				t.Run(fmt.Sprintf("(%d,%d) without %v %s", s.n, s.f, missing, m.name), func(t *testing.T) {
