@@ -29,7 +29,8 @@ const (
 	stepsMost     = 8
 	tokensSmall   = batchMost * windowMost * stepsMost // for models up to smallModel
 	smallModel    = 300_000
-	tokensBuiltIn = tokensSmall / 2 // for the built-in model and its users: enough, and the demo ends in a minute or two
+	batchBuiltIn  = 4 // the built-in model and users learn enough from less, and the demo ends sooner
+	windowBuiltIn = 64
 	tokensLeast   = 2 * windowMost
 	integerBound  = 2253
 )
@@ -72,11 +73,10 @@ func prepareLearning(o options, dir string) (*learning, error) {
 	var seed [8]byte
 	binary.BigEndian.PutUint64(seed[:], o.seed)
 	t.InitSeed = label.Sum(label.TagTask, seed[:])
-	tokens := o.localTokens
-	if tokens == 0 && o.base == "" {
-		tokens = tokensBuiltIn
+	t.Recipe = recipeFor(src.Parameters, m.Context, o.localTokens)
+	if o.base == "" && o.localTokens == 0 {
+		t.Recipe.Steps, t.Recipe.Batch, t.Recipe.Window = stepsMost, batchBuiltIn, windowBuiltIn
 	}
-	t.Recipe = recipeFor(src.Parameters, m.Context, tokens)
 	t.Encoding = charter.Encoding{CReal: t.Recipe.ClipFor(lay.D()), C: integerBound}
 	t.Timings = charter.Timings{
 		Every: duration(200 * time.Millisecond), CloseAfter: duration(4 * time.Minute), AckTimeout: duration(4 * time.Second),
