@@ -154,7 +154,7 @@ func (in *Ingress) Upload(ctx context.Context, next Messages) (*coordpb.UploadRe
 		return nil, err
 	}
 	defer land()
-	if err := in.receive(calm, cancel, c, chunks); err != nil {
+	if err := patient(ctx, func() error { return in.receive(calm, cancel, c, chunks) }); err != nil {
 		return nil, err
 	}
 	if err := in.openOwnBox(c, terms); err != nil {
@@ -419,8 +419,14 @@ func (in *Ingress) Receipts(ctx context.Context, round, header label.Hash, t Ter
 // Pull fetches a contribution that this member lacks from one that holds it. The log waits for what it accepted: where
 // the same bytes are coming in from a slower sender, that one is cut off and the part gone on with.
 func (in *Ingress) Pull(ctx context.Context, member int, round, header label.Hash) error {
+	return patient(ctx, func() error { return in.pull(ctx, member, round, header) })
+}
+
+// patient tries again for a while where the same bytes are being received on another stream: most often they are
+// complete in a moment.
+func patient(ctx context.Context, receive func() error) error {
 	for try := 0; ; try++ {
-		err := in.pull(ctx, member, round, header)
+		err := receive()
 		var r *Refusal
 		if !errors.As(err, &r) || r.Code != CodeBusy || try == busyTries {
 			return err

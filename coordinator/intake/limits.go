@@ -18,7 +18,7 @@ const (
 
 	storeTimeout   = 60 * time.Second      // one peer's copy, bytes and fsync
 	receiptTimeout = 15 * time.Second      // a peer that has the copy applies the Accept within it, or the device asks again
-	busyPause      = 50 * time.Millisecond // between tries to pull what is coming in from elsewhere
+	busyPause      = 50 * time.Millisecond // between tries to receive what is coming in from elsewhere
 	busyTries      = 100
 )
 

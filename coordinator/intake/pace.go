@@ -9,10 +9,14 @@ import (
 // tempo is how slowly a stream may come.
 type tempo struct {
 	wait   time.Duration // for the next message
-	window time.Duration // in every window at least so many bytes
+	window time.Duration // whenever so much time was waited for the sender, at least so many bytes have come
 	least  int
 	total  time.Duration // for the whole stream
 }
+
+// paceTick is the grain in which the time that is waited is counted: ticks that fall into this side's own work are lost,
+// so a slow disk here is not held against the sender.
+const paceTick = time.Second
 
 // paced reads a stream in a goroutine of its own, so that a sender that stalls can be given up: gRPC's Recv has no
 // deadline but the call's. The goroutine ends when next fails, which it does when the call ends, or at the message after
@@ -36,33 +40,26 @@ func paced[T any](ctx context.Context, t tempo, next func() (T, error), size fun
 			}
 		}
 	}()
-	wait, window, total := time.NewTimer(t.wait), time.NewTicker(t.window), time.NewTimer(t.total)
-	got := 0
+	wait, tick, total := time.NewTimer(t.wait), time.NewTicker(paceTick), time.NewTimer(t.total)
+	got, waited := 0, time.Duration(0)
 	read = func() (T, error) {
 		var none T
 		wait.Reset(t.wait)
-		take := func(m message) (T, error) {
-			if m.err == nil {
-				got += size(m.value)
-			}
-			return m.value, m.err
-		}
 		for {
 			select {
 			case m := <-messages:
-				return take(m)
-			case <-window.C:
-				enough := got >= t.least
-				got = 0
-				if enough {
+				if m.err == nil {
+					got += size(m.value)
+				}
+				return m.value, m.err
+			case <-tick.C:
+				if waited += paceTick; waited < t.window {
 					continue
 				}
-				select {
-				case m := <-messages: // it was this side that was slow
-					return take(m)
-				default:
+				if got < t.least {
 					return none, refuse(CodeSlow, "fewer than %d bytes within %s", t.least, t.window)
 				}
+				got, waited = 0, 0
 			case <-wait.C:
 				return none, refuse(CodeSlow, "nothing for %s", t.wait)
 			case <-total.C:
@@ -75,7 +72,7 @@ func paced[T any](ctx context.Context, t tempo, next func() (T, error), size fun
 	return read, sync.OnceFunc(func() {
 		close(done)
 		wait.Stop()
-		window.Stop()
+		tick.Stop()
 		total.Stop()
 	})
 }
