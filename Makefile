@@ -18,10 +18,10 @@ demo: build ## a consortium and its devices on this machine, as real processes; 
 	bin/ruche-demo --report bin/demo-report.json
 
 test: ## every test; says in one line what it skipped
-	@$(GO) run ./cmd/internal/testrun ./...
+	@$(GO) run ./cmd/internal/testrun -timeout 30m ./...
 
 race: ## the protocol's tests under the race detector (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race -short ./coordinator/... ./storage/... ./aggregation/committee ./node/participant ./cmd/internal/lab
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./coordinator/... ./storage/... ./aggregation/committee ./node/participant ./cmd/internal/lab
 
 check: ## format, vet, generated code, then the tests
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
