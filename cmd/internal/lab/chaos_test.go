@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
 )
 
 // TestChaos lets chance decide who dies, returns, lags, leads and contributes, and how time passes. Whatever happens the
@@ -28,8 +30,7 @@ func TestChaos(t *testing.T) {
 				chaos(t, f, 60)
 				calm(t, f)
 				must(t, f.Finish())
-				v, _ := f.Round()
-				t.Logf("%d steps, %d turns, %d rounds, %d entries", f.Steps(), f.Turns(), v.Config.Seq, len(f.entries))
+				t.Logf("%d steps, %d turns, %d entries, %d vectors fetched; rounds: %v", f.Steps(), f.Turns(), len(f.entries), len(f.served), fates(f))
 			})
 		}
 	}
@@ -46,7 +47,12 @@ func chaos(t testing.TB, f *Federation, steps int) {
 		if often(8) {
 			somebody().Crash()
 		}
-		if s := somebody(); often(50) && !s.running() {
+		if often(2) { // the lights go out
+			for _, s := range f.Seats {
+				s.Crash()
+			}
+		}
+		if s := somebody(); often(35) && !s.running() {
 			must(t, s.Restart(often(50)))
 		}
 		if often(6) {
@@ -65,14 +71,56 @@ func chaos(t testing.TB, f *Federation, steps int) {
 		switch {
 		case often(1):
 			f.Advance(7 * time.Hour)
-		case often(2):
+		case often(3):
+			f.Advance(CloseAfter + AckAfter + RevealAfter)
+		case often(3):
 			f.Advance(AckAfter)
 		case often(10):
 			f.Advance(time.Duration(chance.IntN(60)) * time.Second)
 		}
+		if often(10) {
+			mischief(t, f, chance)
+		}
 		contributeAtRandom(t, f, chance)
 		must(t, f.Step())
 	}
+}
+
+// mischief is what a leader may do that lies to nobody: it repeats old entries, and closes rounds with members of its
+// choice, when it likes.
+func mischief(t testing.TB, f *Federation, chance *rand.Rand) {
+	t.Helper()
+	f.mu.Lock()
+	old := f.entries[chance.IntN(len(f.entries))]
+	closing := &statement.Close{Active: statement.Mask(chance.IntN(1 << len(f.Seats)))}
+	if v, ok := f.observer.Newest(TaskID); ok {
+		closing.Round = v.ID
+		var candidates []statement.Contributor
+		for _, c := range f.observer.Candidates(v.ID) {
+			candidates = append(candidates, statement.Contributor{Device: c.Device, Header: c.Header})
+		}
+		closing.Candidates = statement.HashCandidates(v.ID, candidates)
+	}
+	f.mu.Unlock()
+	cmd, err := round.ParseCommand(old)
+	must(t, err)
+	_, _ = f.Inject(cmd) // there may be no leader
+	if !closing.Round.IsZero() {
+		_, _ = f.Inject(round.CloseCommand(closing))
+	}
+	must(t, f.Check())
+}
+
+// fates counts how rounds ended, and those with more than one Close.
+func fates(f *Federation) map[string]int {
+	out := map[string]int{}
+	for _, v := range f.observer.Rounds() {
+		out[strings.TrimSpace(v.Phase.String()+" "+v.Death.String())]++
+		if len(v.Closes) > 1 {
+			out["several closes"]++
+		}
+	}
+	return out
 }
 
 // contributeAtRandom lets some devices take a step, some of which die in it. What goes wrong for a device is not looked
