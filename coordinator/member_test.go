@@ -1,0 +1,442 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
+)
+
+// TestRoundOfOne: a whole round, restarted from the folder and the beginning of the log after every step.
+func TestRoundOfOne(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	devices := r.contribute(v)
+	for range 60 {
+		v, _ = r.newest()
+		if v.Phase == round.Published {
+			break
+		}
+		r.now = r.now.Add(1100 * time.Millisecond)
+		r.m.Work(t.Context())
+		if v, _ = r.newest(); v.Phase != round.Published { // a published round's files go
+			for _, d := range devices {
+				if !r.m.shelf.Has(v.ID, d.header.Hash()) {
+					t.Fatalf("a contribution is gone while the round is %s", v.Phase)
+				}
+			}
+		}
+		r.restart(len(r.log.entries))
+	}
+	if v.Phase != round.Published || v.Contributors != 3 {
+		t.Fatalf("the round is %s with %d contributors\n%s", v.Phase, v.Contributors, r.logs)
+	}
+	r.m.Work(t.Context())
+	for _, folder := range []string{"blobs/heads", "blobs/y", "sums", "receipts"} {
+		if _, err := os.Stat(filepath.Join(r.home.Dir, folder, v.ID.String())); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s of an ended round: %v", folder, err)
+		}
+	}
+	if _, err := r.m.Model(v.Result.Model, 200); err != nil {
+		t.Error(err)
+	}
+	for _, d := range devices {
+		if strings.Contains(r.logs.String(), d.id().String()) {
+			t.Error("a device is named in a log line")
+		}
+	}
+	if strings.Contains(r.logs.String(), "ALARM") {
+		t.Errorf("alarms:\n%s", r.logs)
+	}
+}
+
+// TestEpochsSurviveReplay: a member that starts again holds the keys of an open round, though a newer epoch is there and
+// the log is not replayed yet; they go when the round has ended.
+func TestEpochsSurviveReplay(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	r.contribute(v)
+	at := r.now
+	r.now = r.now.Add(13 * time.Hour) // past half the epoch's life, for a moment
+	r.m.keepEpochs(t.Context())
+	r.now = at
+	if n := len(r.m.epochs.list()); n != 2 {
+		t.Fatalf("%d epochs", n)
+	}
+	entries := len(r.log.entries)
+	for applied := range entries + 1 {
+		r.log.guarded = 0 // the worst case: nothing says how far the log went
+		r.restart(applied)
+		r.log.fails = errors.New("no leader")
+		r.m.keepEpochs(t.Context())
+		r.log.fails = nil
+		if _, ok := r.m.epochs.get(1); !ok {
+			t.Fatalf("the open round's keys are gone after %d of %d entries", applied, entries)
+		}
+	}
+	if _, err := r.m.listed(v.Config); err != nil {
+		t.Fatal(err)
+	}
+	r.until(round.Published)
+	r.m.keepEpochs(t.Context())
+	if _, ok := r.m.epochs.get(1); ok {
+		t.Error("keys of an ended round stay")
+	}
+}
+
+// TestEpochsEnd: at the end of their life keys go, needed or not, and what needed them lapses without an alarm.
+func TestEpochsEnd(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	r.contribute(v)
+	r.now = r.now.Add(25 * time.Hour)
+	r.log.fails = errors.New("no leader")
+	r.m.Work(t.Context())
+	if n := len(r.m.epochs.list()); n != 1 { // the new one, not published yet
+		t.Errorf("%d epochs", n)
+	}
+	if _, err := r.m.listed(v.Config); !errors.Is(err, errEpochEnded) {
+		t.Error(err)
+	}
+	if strings.Contains(r.logs.String(), "ALARM") {
+		t.Errorf("alarms:\n%s", r.logs)
+	}
+	r.log.fails = nil
+}
+
+// TestWitness: a vote in the log that the file lacks destroys the keys; the member goes on with new ones.
+func TestWitness(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	r.contribute(v)
+	v = r.until(round.Sealed) // voted
+	must(t, r.m.Close())
+	votes := filepath.Join(r.home.Dir, "epochs", "1", "votes")
+	raw, err := os.ReadFile(votes)
+	must(t, err)
+	r.start(0)
+	must(t, r.m.Close())
+	// The vote file as it was before the vote: its last record is cut off whole.
+	cut := false
+	for n := len(raw) - 1; n > 0 && !cut; n-- {
+		must(t, os.WriteFile(votes, raw[:n], 0o600))
+		r.start(len(r.log.entries))
+		e, ok := r.m.epochs.get(1)
+		if !ok {
+			t.Fatal("a torn record destroyed the keys")
+		}
+		_, voted := e.Voted(v.ID)
+		if cut = !voted; !cut {
+			must(t, r.m.Close())
+		}
+	}
+	r.now = r.now.Add(2 * time.Second)
+	r.m.Work(t.Context())
+	if _, ok := r.m.epochs.get(1); ok {
+		t.Fatalf("the keys live on\n%s", r.logs)
+	}
+	if !strings.Contains(r.logs.String(), "ALARM") {
+		t.Error("no alarm")
+	}
+	if err := r.m.Ready(v.ID); err == nil {
+		t.Error("a member without keys is ready")
+	}
+	r.now = r.now.Add(2 * time.Second)
+	r.m.Work(t.Context())
+	if e := r.m.epochs.newest(); e == nil || e.Number() != 2 {
+		t.Errorf("no new epoch: %v", e)
+	}
+	if v, _ := r.newest(); len(v.Reveals) != 0 {
+		t.Error("revealed without keys")
+	}
+}
+
+// TestNothingIsDoneBeforeTheStateIsBack: a member whose log was further does nothing until it is there again.
+func TestNothingIsDoneBeforeTheStateIsBack(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	before := len(r.log.entries)
+	if r.log.guarded == 0 {
+		t.Fatal("receipts rest on nothing")
+	}
+	r.restart(int(r.log.guarded) - 1)
+	r.now = r.now.Add(2 * time.Second)
+	if r.m.Work(t.Context()) || len(r.log.entries) != before {
+		t.Error("it worked")
+	}
+	r.replay(before)
+	if !r.m.Work(t.Context()) {
+		t.Error("it does not work")
+	}
+}
+
+// TestRestoreKeepsReceipts: a snapshot that lacks an Accept of an open round that this member receipted, or has it
+// elsewhere, is refused, also after a restart; an earlier one of the member's own is not.
+func TestRestoreKeepsReceipts(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	early, err := r.m.Snapshot()
+	must(t, err)
+	earlyIndex := r.log.applied
+	r.contribute(v)
+	late, err := r.m.Snapshot()
+	must(t, err)
+
+	// A leader's log that took other devices, or none, and went on.
+	lie := round.New(r.ch)
+	must(t, lie.Restore(early))
+	for i := range 20 {
+		lie.Apply(uint64(earlyIndex+1+i), round.TickCommand(r.now.UnixMilli()+int64(i)))
+	}
+	wantRefused := func() {
+		t.Helper()
+		err := r.m.Restore(lie.Snapshot())
+		if err == nil || !strings.Contains(err.Error(), "receipt") {
+			t.Fatalf("restored: %v", err)
+		}
+		if got, _ := r.m.Snapshot(); len(got) < len(late) {
+			t.Error("the state is another after a refusal")
+		}
+	}
+	wantRefused()
+	must(t, r.m.Restore(late)) // the same again is fine
+	// After a restart the state is empty, and the receipts are not.
+	must(t, r.m.Close())
+	r.start(0)
+	if err := r.m.Restore(lie.Snapshot()); err == nil || !strings.Contains(err.Error(), "receipt") {
+		t.Fatalf("restored after a restart: %v", err)
+	}
+	must(t, r.m.Restore(early)) // its own, older one: the log goes on from there
+	must(t, r.m.Restore(late))
+	// Long after the round nobody can take anything back.
+	r.now = time.UnixMilli(v.Config.RevealMs + 1)
+	must(t, r.m.Restore(lie.Snapshot()))
+}
+
+// TestReceipts: what was receipted is remembered across restarts and torn writes; an Accept at another index than the one receipted is an alarm, not a second receipt.
+func TestReceipts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "receipts")
+	log := newRig(t).m.cfg.Logger
+	s, err := openReceipts(dir, log)
+	must(t, err)
+	id, a, b := label.Sum(label.TagRoundConfig, []byte("x")), label.Hash{1}, label.Hash{2}
+	must(t, s.note(id, 99, a, 7))
+	must(t, s.note(id, 99, b, 7))
+	must(t, s.note(id, 99, a, 7))
+	if err := s.note(id, 99, a, 8); !errors.As(err, new(*alarm)) {
+		t.Error(err)
+	}
+	must(t, s.close())
+	if s, err = openReceipts(dir, log); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.rounds[id]; got == nil || got.revealMs != 99 || got.index[a] != 7 || got.index[b] != 7 || len(got.index) != 2 {
+		t.Errorf("%+v", got)
+	}
+	must(t, s.close())
+	// A torn end is cut off; damage is set aside, and the member goes on.
+	path := filepath.Join(dir, id.String())
+	raw, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, raw[:len(raw)-3], 0o600))
+	if s, err = openReceipts(dir, log); err != nil || len(s.rounds[id].index) != 1 {
+		t.Fatal(err)
+	}
+	must(t, s.note(id, 99, b, 7))
+	must(t, s.close())
+	raw[len(raw)/2] ^= 1
+	must(t, os.WriteFile(path, raw, 0o600))
+	if s, err = openReceipts(dir, log); err != nil || len(s.rounds) != 0 {
+		t.Fatal(err)
+	}
+	must(t, s.note(id, 99, b, 7))
+	must(t, s.forget(id))
+	must(t, s.forget(id))
+	must(t, s.close())
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	if len(entries) != 1 || !strings.HasSuffix(entries[0].Name(), ".damaged") {
+		t.Errorf("%v", entries)
+	}
+}
+
+// TestMayServe: a vector leaves the member from its reveal on until the round expires or dies, and no other ever does.
+func TestMayServe(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	r.contribute(v)
+	code := func(id, hash label.Hash) codes.Code { return status.Code(r.m.mayServe(id, hash)) }
+	some := label.Sum(label.TagSum, []byte("x"))
+	if c := code(label.Hash{1}, some); c != codes.NotFound {
+		t.Errorf("unknown round: %v", c)
+	}
+	for _, p := range []round.Phase{round.Open, round.Closed, round.Acked, round.Sealed} {
+		if p != round.Open {
+			if v, _ = r.newest(); v.Phase > p {
+				continue
+			}
+			v = r.until(p)
+		}
+		if c := code(v.ID, some); c != codes.FailedPrecondition {
+			t.Errorf("%s: %v", p, c)
+		}
+	}
+	v = r.until(round.Revealed)
+	reveal, err := statement.ParseReveal(v.Reveals[0].Statement.Body)
+	must(t, err)
+	named := []label.Hash{reveal.SumY}
+	for _, s := range reveal.TSums {
+		named = append(named, s.Hash)
+	}
+	for _, h := range named {
+		if c := code(v.ID, h); c != codes.OK {
+			t.Errorf("revealed: %v", c)
+		}
+	}
+	if c := code(v.ID, some); c != codes.NotFound {
+		t.Errorf("a vector that the reveal does not name: %v", c)
+	}
+	e, err := r.m.listed(v.Config)
+	must(t, err)
+	// The log says expired, the record is not there yet: nothing leaves any more.
+	r.tick(time.UnixMilli(v.Config.RevealMs + 1))
+	if c := code(v.ID, named[0]); c != codes.FailedPrecondition {
+		t.Errorf("dead: %v", c)
+	}
+	must(t, e.RecordExpired(v.ID))
+	if c := code(v.ID, named[0]); c != codes.FailedPrecondition {
+		t.Errorf("expired: %v", c)
+	}
+	r.now = r.now.Add(48 * time.Hour)
+	if c := code(v.ID, named[0]); c != codes.FailedPrecondition {
+		t.Errorf("after the epoch: %v", c)
+	}
+}
+
+// TestLateDuties: a round that ended while a member was folding is neither revealed nor opened by it.
+func TestLateDuties(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	v := r.until(round.Sealed)
+	r.tick(time.UnixMilli(v.Config.RevealMs + 1))
+	cmd, err := r.m.signReveal(t.Context(), v) // as it was when the duty was read
+	if cmd != nil || err != nil {
+		t.Errorf("%v, %v", cmd, err)
+	}
+	e, err := r.m.listed(v.Config)
+	must(t, err)
+	if _, ok := e.Revealed(v.ID); ok {
+		t.Error("a reveal is recorded for a dead round")
+	}
+	if cmd, err := r.m.signExpired(v); cmd == nil || err != nil { // and so it can still say that it never revealed
+		t.Errorf("%v, %v", cmd, err)
+	}
+
+	r = newRig(t)
+	r.contribute(r.until(round.Open))
+	v = r.until(round.Revealed)
+	r.tick(time.UnixMilli(v.Config.RevealMs + 1))
+	if cmd, err := r.m.signResult(t.Context(), v); cmd != nil || err != nil {
+		t.Errorf("%v, %v", cmd, err)
+	}
+}
+
+// TestReceiptsEnd: nothing is receipted for a round that has ended.
+func TestReceiptsEnd(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	d := r.contribute(v)[0]
+	if _, err := r.m.Receipt(t.Context(), v.ID, d.header.Hash()); err != nil {
+		t.Fatal(err)
+	}
+	r.until(round.Published)
+	if _, err := r.m.Receipt(t.Context(), v.ID, d.header.Hash()); err == nil {
+		t.Error("receipted after the end")
+	}
+}
+
+// TestOwnDerivation: a member does not sign a start that its own derivation contradicts.
+func TestOwnDerivation(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	v := r.until(round.Published)
+	must(t, r.m.checkStart(v))
+	must(t, r.m.keepDerived(v.ID, label.Hash{7}))
+	if err := r.m.checkStart(v); !errors.As(err, new(*alarm)) {
+		t.Error(err)
+	}
+	must(t, os.Remove(filepath.Join(r.home.Dir, "derived", v.ID.String()))) // it was away
+	must(t, r.m.checkStart(v))
+}
+
+// TestVoteFileOpenedAgain: after a failed write the file is read again, and the vote is given once.
+func TestVoteFileOpenedAgain(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	v := r.until(round.Acked)
+	e, err := r.m.listed(v.Config)
+	must(t, err)
+	must(t, e.Close()) // as good as a file that takes nothing more
+	if _, err := r.m.signVote(v, v.Decision); err == nil {
+		t.Fatal("a closed epoch signs")
+	}
+	again, err := r.m.listed(v.Config)
+	must(t, err)
+	if again == e {
+		t.Fatal("the epoch was not opened again")
+	}
+	r.until(round.Published)
+}
+
+// TestForwarded: time, rounds and closes are not taken from followers.
+func TestForwarded(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	s := r.m.MeshServer()
+	r.m.log = localLog{r.log}
+	for name, c := range map[string]struct {
+		cmd  *coordpb.Command
+		want codes.Code
+	}{
+		"tick":    {round.TickCommand(statement.TimeMax), codes.InvalidArgument},
+		"propose": {round.ProposeCommand(v.Config), codes.InvalidArgument},
+		"close":   {round.CloseCommand(&statement.Close{Round: v.ID, Active: 1, Candidates: label.Hash{1}}), codes.InvalidArgument},
+		"empty":   {&coordpb.Command{}, codes.InvalidArgument},
+		"expired": {round.ExpiredCommand(v.ID, 0, statement.Signed{Body: (&statement.Expired{Round: v.ID}).Bytes(), Signature: make([]byte, 64)}), codes.OK},
+	} {
+		b, err := proto.Marshal(c.cmd)
+		must(t, err)
+		_, err = s.Propose(t.Context(), &coordpb.ProposeRequest{Command: b})
+		if status.Code(err) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := s.Propose(t.Context(), &coordpb.ProposeRequest{Command: []byte{0xff}}); status.Code(err) != codes.InvalidArgument {
+		t.Error(err)
+	}
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	if r.m.machine.TimeMs() == statement.TimeMax {
+		t.Error("log time has ended")
+	}
+}
+
+// localLog takes forwarded commands, as the leader's log does.
+type localLog struct{ *memoryLog }
+
+func (l localLog) ProposeLocal(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error) {
+	return l.Propose(ctx, cmd)
+}
