@@ -44,7 +44,7 @@ func NewToken(dir string, rand io.Reader) (string, error) {
 func ParseToken(s string) ([]byte, error) {
 	s = strings.ToLower(strings.ReplaceAll(strings.TrimSpace(s), " ", ""))
 	b, err := tokenEncoding.DecodeString(s)
-	if err != nil || len(b) != tokenBytes {
+	if err != nil || len(b) != tokenBytes || len(s) != tokenEncoding.EncodedLen(tokenBytes) { // the decoder takes a letter too many
 		return nil, fmt.Errorf("not an enrolment token: want %d letters and digits", tokenEncoding.EncodedLen(tokenBytes))
 	}
 	return b, nil
