@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -36,7 +37,7 @@ func TestTheChecksBite(t *testing.T) {
 			v := until(t, f, round.Acked)
 			key := f.voteKey(t, 0)
 			vote := statement.SignKey(key, label.StmtVote, (&statement.Vote{Round: v.ID, Value: v.Decision}).Bytes())
-			_, err := (&memberLog{f.Seats[0].live()}).Propose(background, round.VoteCommand(v.ID, 0, vote))
+			_, err := (&memberLog{f.Seats[0].live()}).Propose(context.Background(), round.VoteCommand(v.ID, 0, vote))
 			must(t, err)
 			return f, f.Check()
 		},
@@ -44,7 +45,7 @@ func TestTheChecksBite(t *testing.T) {
 			f, v := sealed(t)
 			vote := statement.SignKey(f.voteKey(t, 1), label.StmtVote, (&statement.Vote{Round: v.ID, Value: statement.Dead()}).Bytes())
 			f.of(v.ID).votes[1] = v.Decision // whether or not it was among the first q
-			_, _ = (&memberLog{f.Seats[1].live()}).Propose(background, round.VoteCommand(v.ID, 1, vote))
+			_, _ = (&memberLog{f.Seats[1].live()}).Propose(context.Background(), round.VoteCommand(v.ID, 1, vote))
 			return f, f.Check()
 		},
 		"invariant 3: member 2 serves a vector": func(t *testing.T) (*Federation, error) {
@@ -86,7 +87,7 @@ func TestTheChecksBite(t *testing.T) {
 			c, err := f.Devices[0].Forge(nil)
 			must(t, err)
 			f.Devices[0].Lies = false
-			must(t, f.Devices[0].start(background))
+			must(t, f.Devices[0].start(context.Background()))
 			f.Upload(c, 2)
 			return f, f.Check()
 		},

@@ -115,7 +115,7 @@ func (d *Device) start(ctx context.Context) (err error) {
 	}
 	base := label.Hash{}
 	if d.f.task.Kind == charter.KindLoRA {
-		base = BaseModel
+		base = BaseModel()
 	}
 	d.participant, err = participant.New(ctx, participant.Config{Charter: d.f.Charter, Task: TaskID, Base: base, Key: d.key, Cert: d.signed,
 		Dir: d.Dir, Learner: (*learner)(d), Members: (*deviceMembers)(d), Now: d.f.Now, Rand: d.rand,
@@ -158,7 +158,7 @@ func (d *Device) keepPlain(id label.Hash, x []uint32) error {
 
 // step is one step of the device's program, starting it if need be. A fault ends the process.
 func (d *Device) step() error {
-	ctx, cancel := context.WithCancelCause(background)
+	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	if p := d.f.opts.Patience; p > 0 {
 		defer time.AfterFunc(p, func() { cancel(errEnough) }).Stop()

@@ -235,7 +235,7 @@ func TestRace(t *testing.T) {
 			must(t, errs[i])
 			var receipts []statement.MemberStatement
 			for _, r := range a.GetReceipts() {
-				receipts = append(receipts, signedStatement(r))
+				receipts = append(receipts, round.FromMemberStatement(r))
 			}
 			v, _ := f.Round()
 			if _, err := statement.VerifyAckCert(f.Charter, v.Config, c.Header, receipts); err != nil {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -150,7 +151,7 @@ func TestEnrolment(t *testing.T) {
 	enrol := func(public identity.Public) (*coordpb.EnrollResponse, error) {
 		var answer *coordpb.EnrollResponse
 		err := f.during(func() (err error) {
-			answer, err = coordpb.NewDeviceClient(seat.live().device.conn).Enroll(background,
+			answer, err = coordpb.NewDeviceClient(seat.live().device.conn).Enroll(context.Background(),
 				&coordpb.EnrollRequest{Token: raw, DevicePublic: public, CharterHash: charter[:]})
 			return err
 		})

@@ -35,6 +35,11 @@ func (f *Federation) judgeDurable(p *process, r *roundTrace, s *said, promised *
 	}
 	switch {
 	case s.ack != nil:
+		for _, c := range r.closes {
+			if c.Hash() == s.ack.Close && c.index > p.ensured {
+				f.fail("member %d acks the close of index %d, its disk knows of %d", s.member, c.index, p.ensured)
+			}
+		}
 		for i, a := range r.accepts {
 			if a.index > p.ensured {
 				f.fail("member %d acks the candidate of index %d, its disk knows of %d", s.member, a.index, p.ensured)

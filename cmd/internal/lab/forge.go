@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -84,7 +85,7 @@ func (f *Federation) uploadTo(c *Contribution, member int) (*coordpb.UploadRespo
 	if p == nil {
 		return nil, fmt.Errorf("member %d is down", member)
 	}
-	stream, err := coordpb.NewDeviceClient(p.device.conn).Upload(background)
+	stream, err := coordpb.NewDeviceClient(p.device.conn).Upload(context.Background())
 	if err != nil {
 		return nil, err
 	}

@@ -224,7 +224,7 @@ func (f *Federation) judgeReceipt(list ...*coordpb.MemberStatement) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, m := range list {
-		s := signedStatement(m)
+		s := round.FromMemberStatement(m)
 		body, err := statement.ParseReceipt(s.Statement.Body)
 		if err != nil || s.Member >= len(f.Seats) {
 			f.fail("a receipt that is none left a member: %v", err)

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -183,7 +182,7 @@ func (f *Federation) newTask() (charter.Task, error) {
 	var err error
 	if f.opts.Kind == charter.KindLoRA {
 		t.Layout, err = layout.LoRA([]layout.Module{{Name: "q", In: 24, Out: 16}, {Name: "v", In: 24, Out: 16}}, 4, 8, layout.StandardTail())
-		t.Base = BaseModel.String()
+		t.Base = BaseModel().String()
 		t.Recipe = charter.Recipe{Rank: 4, Alpha: 8, Steps: 8, Batch: 4, Window: 64, LR: 1e-2, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Clip: 1}
 	} else {
 		t.Layout, err = layout.Vector("mean", f.opts.Values, nil)
@@ -201,7 +200,7 @@ func (f *Federation) newTask() (charter.Task, error) {
 }
 
 // BaseModel stands for the base model of kind lora: nothing is trained here.
-var BaseModel = label.Sum(label.TagBase, []byte("lab"))
+func BaseModel() label.Hash { return label.Sum(label.TagBase, []byte("lab")) }
 
 // Deadlines of the lab's task.
 const (
@@ -294,5 +293,3 @@ func (f *Federation) violations() error {
 	defer f.failing.Unlock()
 	return errors.Join(f.violated...)
 }
-
-var background = context.Background()

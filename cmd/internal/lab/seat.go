@@ -63,7 +63,7 @@ func (s *Seat) start(from *snapshot) error {
 		return err
 	}
 	p := &process{seat: s}
-	p.ctx, p.cancel = context.WithCancel(background)
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.member, err = coordinator.New(coordinator.Config{Home: home, Charter: s.f.Charter, Index: s.Index, Now: s.f.Now, Rand: s.rand,
 		Logger: s.f.logger.With("member", s.Index)})
 	if err != nil {

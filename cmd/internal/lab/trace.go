@@ -43,7 +43,8 @@ type acceptTrace struct {
 
 type closeTrace struct {
 	*statement.Close
-	acks map[int]*statement.Ack
+	index uint64
+	acks  map[int]*statement.Ack
 }
 
 type voteTrace struct {
@@ -119,7 +120,7 @@ func (t *trace) add(ch *charter.Charter, index uint64, data []byte, outcomes []r
 			return nil
 		}
 		r := t.rounds[cl.Round]
-		r.closes = append(r.closes, &closeTrace{cl, map[int]*statement.Ack{}})
+		r.closes = append(r.closes, &closeTrace{cl, index, map[int]*statement.Ack{}})
 		return r
 	}
 	return t.addSaid(ch, index, cmd)

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
-	"github.com/ruche-federation/ruche/coordinator/round"
 )
 
 func insecureDial(l *bufconn.Listener) []grpc.DialOption {
@@ -103,6 +102,3 @@ func (w *watched) SendMsg(m any) error {
 	}
 	return w.ServerStream.SendMsg(m)
 }
-
-// signedStatement reads a member's statement from its envelope.
-var signedStatement = round.FromMemberStatement
