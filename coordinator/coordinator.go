@@ -93,16 +93,17 @@ type Member struct {
 	strange    map[label.Hash]time.Time   // rounds with files here that the state does not know, and since when
 
 	// The loop of keys and ticks' own.
-	publishLater time.Time // the key package is not to be published before
-	followLater  time.Time // a published state that is not here is not to be asked for before
-	ticked       time.Time // when this leader last proposed a tick
+	publishLater time.Time            // the key package is not to be published before
+	followLater  time.Time            // a published state that is not here is not to be asked for before
+	ticked       time.Time            // when this leader last proposed a tick
+	short        map[string]time.Time // tasks whose next round would not list every member, and since when
 }
 
 // New opens a member's stores. Attach gives it a log and peers before its first Work.
 func New(cfg Config) (*Member, error) {
 	dir := cfg.Home.Dir
 	m := &Member{cfg: cfg, ch: cfg.Charter, me: cfg.Index, machine: round.New(cfg.Charter),
-		applied: make(chan struct{}), wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), later: map[round.Effect]time.Time{}, strange: map[label.Hash]time.Time{}}
+		applied: make(chan struct{}), wake: make(chan struct{}, 1), pulse: make(chan struct{}, 1), later: map[round.Effect]time.Time{}, strange: map[label.Hash]time.Time{}, short: map[string]time.Time{}}
 	m.grudges.now = cfg.Now
 	err := m.openStores(dir)
 	if err != nil {

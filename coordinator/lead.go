@@ -28,6 +28,17 @@ func (m *Member) lead(ctx context.Context) bool {
 		rc, reason := m.machine.NextConfig(task, now, alive)
 		newest, have := m.machine.Newest(task)
 		m.mu.Unlock()
+		if rc != nil && rc.Listed().Size() < m.ch.N {
+			// Who is not listed can be missed no more: a member that is about to publish its keys is waited for.
+			since, waiting := m.short[task]
+			if !waiting {
+				m.short[task] = now
+			}
+			if !waiting || now.Sub(since) < shortWait {
+				continue
+			}
+		}
+		delete(m.short, task)
 		if rc != nil {
 			if err := m.propose(ctx, round.ProposeCommand(rc)); err != nil {
 				m.cfg.Logger.Warn("the proposal of a round was not applied", "task", task, "error", err)
