@@ -5,8 +5,8 @@
 // A contribution never enters the replicated log: only its Accept does. It lies on a member's Shelf as two files, y and
 // a head (the device's signed header and the boxes); the head is written last, so a contribution with a head is whole.
 //
-// Durable before said: y and its folder, then the head and its folder, then "stored"; the Accept committed and its index
-// in the guard, then a Receipt. The device's ack is n-f receipts.
+// Durable before said: y and its folder, then the head and its folder, then "stored"; the Accept committed, its index
+// in the guard and the receipt noted, then a Receipt. The device's ack is n-f receipts.
 //
 // # Assumptions
 //
