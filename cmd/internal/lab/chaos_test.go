@@ -18,6 +18,9 @@ import (
 // invariants hold, and when everybody is back the next round is published. RUCHE_LAB_SEEDS runs more seeds.
 func TestChaos(t *testing.T) {
 	seeds := 2
+	if testing.Short() {
+		seeds = 1
+	}
 	if n, err := strconv.Atoi(os.Getenv("RUCHE_LAB_SEEDS")); err == nil {
 		seeds = n
 	}

@@ -16,6 +16,9 @@ import (
 func TestDeathAtEveryProposal(t *testing.T) {
 	commands := []string{"key_package", "propose", "round_signature", "accepts", "close", "ack", "vote", "reveal", "result", "tick_unix_ms"}
 	for _, s := range []struct{ n, f, missing int }{{1, 0, 0}, {3, 1, 0}, {4, 1, 1}} {
+		if testing.Short() && s.n != 4 {
+			continue
+		}
 		for i, command := range commands {
 			for _, inTheLog := range []bool{false, true} {
 				back := []string{"at once", "later", "never"}[i%(2+s.missing)]
@@ -84,6 +87,9 @@ func revive(t testing.TB, f *Federation, chance *rand.Rand) {
 // TestLeaderChanges: the leader dies, or hands over, in every phase.
 func TestLeaderChanges(t *testing.T) {
 	for _, s := range []struct{ n, f int }{{3, 1}, {4, 1}, {7, 2}} {
+		if testing.Short() && s.n != 4 {
+			continue
+		}
 		for p := round.Proposed; p <= round.Revealed; p++ {
 			for _, dies := range []bool{false, true} {
 				if dies && s.n == 3 {
