@@ -8,6 +8,11 @@
 // Durable before said: y and its folder, then the head and its folder, then "stored"; the Accept committed, its index
 // in the guard and the receipt noted, then a Receipt. The device's ack is n-f receipts.
 //
+// # Bounds
+//
+// Whatever the log would not accept is refused before the body is read. A sender has to make progress; a device begins two
+// contributions to a round at a member and no more; copies to a member are counted; contributions leave room on the disk.
+//
 // # Assumptions
 //
 // State answers from what this member has applied. Peers authenticates members. Everything else that arrives is checked.
