@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ruche-federation/ruche/aggregation/layout"
 	"github.com/ruche-federation/ruche/coordinator/charter"
@@ -119,35 +123,27 @@ func (o *options) people() ([]person, error) {
 // compare trains every participant alone, with as many local steps as the rounds had, and measures these adapters on its
 // own held-out text and on the newcomers.
 func (l *learning) compare(ctx context.Context, r *Report, devices []*device, rounds int) error {
+	var mu sync.Mutex // guards the two lists
 	var alone, onNewcomers []float64
+	var work errgroup.Group
+	work.SetLimit(runtime.GOMAXPROCS(0)) // small products share processors better between people than within one
 	for _, d := range devices {
 		if d.person.Newcomer {
 			continue
 		}
-		seed := label.Sum(label.TagTrainSeed, []byte(d.person.Name))
-		values, err := node.TrainAlone(ctx, l.language, &l.task, rounds*l.task.Recipe.Steps, seed, journal.Train.Of(d.person.Records))
-		if err != nil {
-			return fmt.Errorf("%s alone: %w", d.person.Name, err)
-		}
-		own, err := l.loss(ctx, values, d.person)
-		if err != nil {
-			return err
-		}
-		alone = append(alone, own)
-		sum, n := 0.0, 0
-		for _, x := range devices {
-			if !x.person.Newcomer {
-				continue
-			}
-			v, err := l.loss(ctx, values, x.person)
+		work.Go(func() error {
+			own, others, err := l.compareOne(ctx, d, devices, rounds)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s alone: %w", d.person.Name, err)
 			}
-			sum, n = sum+v, n+1
-		}
-		if n > 0 {
-			onNewcomers = append(onNewcomers, sum/float64(n))
-		}
+			mu.Lock()
+			defer mu.Unlock()
+			alone, onNewcomers = append(alone, own), append(onNewcomers, others)
+			return nil
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return err
 	}
 	if len(alone) == 0 || len(onNewcomers) == 0 {
 		return errors.New("nobody to compare with")
@@ -159,6 +155,33 @@ func (l *learning) compare(ctx context.Context, r *Report, devices []*device, ro
 	r.Loss.Newcomers.AloneBest = onNewcomers[0]
 	r.Loss.Newcomers.AloneMedian = onNewcomers[len(onNewcomers)/2]
 	return nil
+}
+
+// compareOne trains one participant alone and returns its loss on its own held-out text and the newcomers' mean loss.
+func (l *learning) compareOne(ctx context.Context, d *device, devices []*device, rounds int) (own, others float64, err error) {
+	seed := label.Sum(label.TagTrainSeed, []byte(d.person.Name))
+	values, err := node.TrainAlone(ctx, l.language, &l.task, rounds*l.task.Recipe.Steps, seed, journal.Train.Of(d.person.Records))
+	if err != nil {
+		return 0, 0, err
+	}
+	if own, err = l.loss(ctx, values, d.person); err != nil {
+		return 0, 0, err
+	}
+	sum, n := 0.0, 0
+	for _, x := range devices {
+		if !x.person.Newcomer {
+			continue
+		}
+		v, err := l.loss(ctx, values, x.person)
+		if err != nil {
+			return 0, 0, err
+		}
+		sum, n = sum+v, n+1
+	}
+	if n == 0 {
+		return 0, 0, errors.New("there are no newcomers")
+	}
+	return own, sum / float64(n), nil
 }
 
 // loss is a person's mean token loss with an adapter: on the held-out part of a participant's text, on all of a newcomer's.
