@@ -3,6 +3,7 @@ package coordpb
 import (
 	"bytes"
 	"errors"
+	"hash/crc32"
 	"io"
 	"testing"
 	"testing/iotest"
@@ -70,4 +71,32 @@ func TestChunksRefused(t *testing.T) {
 	if err := SendChunks(bytes.NewReader([]byte{1}), 0, func(*Chunk) error { return broken }); !errors.Is(err, broken) {
 		t.Error(err)
 	}
+}
+
+// FuzzReceiveChunks puts together whatever arrives: never more than the limit, and only what the checksums cover.
+func FuzzReceiveChunks(f *testing.F) {
+	f.Add([]byte("a stream of a few chunks"), uint8(5), uint16(100))
+	f.Add([]byte{}, uint8(0), uint16(0))
+	f.Fuzz(func(t *testing.T, b []byte, size uint8, limit uint16) {
+		var list []*Chunk
+		for at := 0; at < len(b); {
+			n := min(int(size)+1, len(b)-at)
+			c := &Chunk{Offset: uint64(at), Data: b[at : at+n], Crc32C: crc32.Checksum(b[at:at+n], castagnoli)}
+			if b[at]%11 == 7 { // some are damaged on the way
+				c.Crc32C++
+			}
+			list, at = append(list, c), at+n
+		}
+		damaged := false
+		for _, c := range list {
+			damaged = damaged || c.Verify() != nil
+		}
+		got, err := ReceiveChunks(int(limit), feed(list))
+		if (err == nil) != (!damaged && len(b) <= int(limit)) {
+			t.Fatalf("%d bytes, limit %d, damaged %v: %v", len(b), limit, damaged, err)
+		}
+		if err == nil && !bytes.Equal(got, b) {
+			t.Fatal("other bytes arrived than were sent")
+		}
+	})
 }
