@@ -2,9 +2,7 @@ package replica
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,11 +11,11 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/ruche-federation/ruche/coordinator/mesh"
 	"github.com/ruche-federation/ruche/storage/raftlog"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
@@ -81,45 +79,35 @@ func (d *diary) read() []string {
 	return append([]string(nil), d.lines...)
 }
 
-// cluster is a consortium's members in one process, over real TLS sockets and real stores.
+// cluster is a consortium's members in one process and in virtual time, over a network in memory and real stores.
 type cluster struct {
 	t       *testing.T
+	net     *switchboard
 	ids     []string
-	certs   []tls.Certificate
-	keys    []ed25519.PublicKey
-	addrs   []string
 	dirs    []string
 	members []*member
 	tune    func(*Options)
 }
 
 type member struct {
-	port  *mesh.Listener
+	port  *port
 	log   *raftlog.Store
 	diary *diary
 	*Replica
 }
 
+// inVirtualTime runs a test whose clocks stand still while anybody computes: nothing in it depends on how busy the
+// machine is, and waiting costs nothing.
+func inVirtualTime(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
 func newCluster(t *testing.T, n int, tune func(*Options)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, members: make([]*member, n), tune: tune}
+	c := &cluster{t: t, net: newSwitchboard(1), members: make([]*member, n), tune: tune}
 	for i := range n {
-		public, private, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert, err := mesh.Certificate(private, "member", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0") // reserves an address that restarts keep
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.ids = append(c.ids, fmt.Sprintf("org%d/store%d", i, i))
-		c.certs, c.keys = append(c.certs, cert), append(c.keys, public)
-		c.addrs, c.dirs = append(c.addrs, l.Addr().String()), append(c.dirs, t.TempDir())
-		l.Close()
+		c.ids, c.dirs = append(c.ids, fmt.Sprintf("org%d/store%d", i, i)), append(c.dirs, t.TempDir())
 	}
 	t.Cleanup(func() {
 		for i := range c.members {
@@ -140,12 +128,6 @@ func (c *cluster) start(i int) {
 }
 
 func (c *cluster) tryStart(i int) error {
-	var peers []mesh.PeerKey
-	for j, key := range c.keys {
-		if j != i {
-			peers = append(peers, mesh.PeerKey{Member: j, Key: key})
-		}
-	}
 	key, err := vault.LoadOrCreateKey(filepath.Join(c.dirs[i], "storage.key"), rand.Reader)
 	if err != nil {
 		return err
@@ -154,29 +136,15 @@ func (c *cluster) tryStart(i int) error {
 	if err != nil {
 		return err
 	}
-	port, err := mesh.Listen(context.Background(), c.addrs[i], c.certs[i], peers, nil)
-	if err != nil {
-		log.Close()
-		return err
-	}
-	m := &member{port: port, log: log, diary: &diary{}}
+	m := &member{port: c.net.listen(c.ids[i]), log: log, diary: &diary{}}
 	opts := Options{Self: c.ids[i], Members: c.ids, Dir: filepath.Join(c.dirs[i], "snapshots"), Log: log,
-		Listener: port.Raft(), Profile: Loopback, Logger: slog.New(slog.DiscardHandler),
-		Dial: func(ctx context.Context, id string) (net.Conn, error) {
-			for j := range c.ids {
-				if c.ids[j] == id {
-					return mesh.Dial(ctx, c.addrs[j], c.certs[i], c.keys[j], mesh.ProtocolRaft)
-				}
-			}
-			return nil, fmt.Errorf("no member %q", id)
-		}}
+		Listener: m.port, Profile: Loopback, Logger: slog.New(slog.DiscardHandler),
+		Dial: func(ctx context.Context, id string) (net.Conn, error) { return c.net.dial(ctx, c.ids[i], id) }}
 	if c.tune != nil {
 		c.tune(&opts)
 	}
 	if m.Replica, err = New(m.diary, opts); err != nil {
-		port.Close()
-		log.Close()
-		return err
+		return errors.Join(err, m.port.Close(), log.Close())
 	}
 	c.members[i] = m
 	return nil

@@ -78,70 +78,72 @@ func FuzzReadSnapshot(f *testing.F) {
 
 // What a lying leader installs goes through raft's own sink: it must not be on the disk afterwards.
 func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
-	c := newCluster(t, 1, nil)
-	_, index := c.propose("one")
-	_, m := c.leader()
-	if err := m.EnsureApplied(index); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		name   string
-		bytes  func(floor uint64) []byte
-		stored bool
-		fails  bool
-	}{
-		{"newer", func(f uint64) []byte { return snapshotOf(t, f+1, "") }, true, false},
-		{"the same", func(f uint64) []byte { return snapshotOf(t, f, "") }, true, false},
-		{"damaged", func(f uint64) []byte { b := snapshotOf(t, f, "x"); b[snapshotHead] ^= 1; return b }, false, false},
-		{"of the future", func(f uint64) []byte { return snapshotOf(t, 1<<40, "") }, false, false},
-		{"empty", func(uint64) []byte { return nil }, false, false},
-		{"older", func(f uint64) []byte { return snapshotOf(t, f-1, "") }, false, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		_, index := c.propose("one")
+		_, m := c.leader()
+		if err := m.EnsureApplied(index); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			name   string
+			bytes  func(floor uint64) []byte
+			stored bool
+			fails  bool
+		}{
+			{"newer", func(f uint64) []byte { return snapshotOf(t, f+1, "") }, true, false},
+			{"the same", func(f uint64) []byte { return snapshotOf(t, f, "") }, true, false},
+			{"damaged", func(f uint64) []byte { b := snapshotOf(t, f, "x"); b[snapshotHead] ^= 1; return b }, false, false},
+			{"of the future", func(f uint64) []byte { return snapshotOf(t, 1<<40, "") }, false, false},
+			{"empty", func(uint64) []byte { return nil }, false, false},
+			{"older", func(f uint64) []byte { return snapshotOf(t, f-1, "") }, false, true},
+		} {
 			files, err := raft.NewFileSnapshotStoreWithLogger(t.TempDir(), 2, &quiet{to: m.opts.Logger})
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("%s: %v", tt.name, err)
 			}
 			store := &snapshots{files, m.Replica}
 			sink, err := store.Create(1, index+10, 1, raft.Configuration{}, 1, m.transport)
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("%s: %v", tt.name, err)
 			}
 			b := tt.bytes(index)
 			for len(b) > 0 { // in the small pieces of a network
 				n := min(5, len(b))
 				if _, err := sink.Write(b[:n]); err != nil {
-					t.Fatal(err)
+					t.Fatalf("%s: %v", tt.name, err)
 				}
 				b = b[n:]
 			}
 			err = sink.Close()
 			list, lerr := store.List()
 			if lerr != nil {
-				t.Fatal(lerr)
+				t.Fatalf("%s: %v", tt.name, lerr)
 			}
 			if (err == nil) != tt.stored || (len(list) == 1) != tt.stored {
-				t.Fatalf("close: %v, %d snapshots stored", err, len(list))
+				t.Fatalf("%s: close: %v, %d snapshots stored", tt.name, err, len(list))
 			}
 			if failed := m.Err() != nil; failed != tt.fails || failed && !errors.Is(m.Err(), ErrOldSnapshot) {
-				t.Fatalf("replica: %v", m.Err())
+				t.Fatalf("%s: replica: %v", tt.name, m.Err())
 			}
-		})
-	}
+		}
+	})
 }
 
 func TestARestoredStateIsNeverOlder(t *testing.T) {
-	c := newCluster(t, 1, nil)
-	_, index := c.propose("one")
-	_, m := c.leader()
-	err := m.machine.Restore(reader{bytes.NewReader(snapshotOf(t, index-1, ""))})
-	if !errors.Is(err, ErrOldSnapshot) {
-		t.Fatalf("restored: %v", err)
-	}
-	<-m.Failed()
-	if lines := m.diary.read(); len(lines) != 1 {
-		t.Fatalf("lines %q", lines)
-	}
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		_, index := c.propose("one")
+		_, m := c.leader()
+		err := m.machine.Restore(reader{bytes.NewReader(snapshotOf(t, index-1, ""))})
+		if !errors.Is(err, ErrOldSnapshot) {
+			t.Fatalf("restored: %v", err)
+		}
+		<-m.Failed()
+		if lines := m.diary.read(); len(lines) != 1 {
+			t.Fatalf("lines %q", lines)
+		}
+	})
 }
 
 type reader struct{ *bytes.Reader }
@@ -149,24 +151,26 @@ type reader struct{ *bytes.Reader }
 func (reader) Close() error { return nil }
 
 func TestARewriteOfAppliedEntriesStopsTheReplica(t *testing.T) {
-	c := newCluster(t, 1, nil)
-	_, index := c.propose("one")
-	_, m := c.leader()
-	if err := m.EnsureApplied(index); err != nil {
-		t.Fatal(err)
-	}
-	w := &watched{m.opts.Log, m.Replica}
-	if !w.IsMonotonic() {
-		t.Fatal("raftlog has no gaps")
-	}
-	if err := w.StoreLogs([]*raft.Log{{Index: index, Term: 99, Data: []byte("forged")}}); !errors.Is(err, raftlog.ErrAppliedRewrite) {
-		t.Fatalf("overwrite: %v", err)
-	}
-	<-m.Failed()
-	if !errors.Is(m.Err(), raftlog.ErrAppliedRewrite) {
-		t.Fatalf("failed with %v", m.Err())
-	}
-	if fmt.Sprint(m.diary.read()) != "[one]" {
-		t.Fatalf("lines %q", m.diary.read())
-	}
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		_, index := c.propose("one")
+		_, m := c.leader()
+		if err := m.EnsureApplied(index); err != nil {
+			t.Fatal(err)
+		}
+		w := &watched{m.opts.Log, m.Replica}
+		if !w.IsMonotonic() {
+			t.Fatal("raftlog has no gaps")
+		}
+		if err := w.StoreLogs([]*raft.Log{{Index: index, Term: 99, Data: []byte("forged")}}); !errors.Is(err, raftlog.ErrAppliedRewrite) {
+			t.Fatalf("overwrite: %v", err)
+		}
+		<-m.Failed()
+		if !errors.Is(m.Err(), raftlog.ErrAppliedRewrite) {
+			t.Fatalf("failed with %v", m.Err())
+		}
+		if fmt.Sprint(m.diary.read()) != "[one]" {
+			t.Fatalf("lines %q", m.diary.read())
+		}
+	})
 }
