@@ -94,6 +94,7 @@ type Member struct {
 
 	// The loop of keys and ticks' own.
 	publishLater time.Time            // the key package is not to be published before
+	erasedLater  time.Time            // erased epochs are not to be looked for before
 	followLater  time.Time            // a published state that is not here is not to be asked for before
 	ticked       time.Time            // when this leader last proposed a tick
 	short        map[string]time.Time // tasks whose next round would not list every member, and since when

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/ruche-federation/ruche/coordinator/epoch"
@@ -163,18 +164,19 @@ func (m *Member) keepEpochs(ctx context.Context) bool {
 		return false // the log is still being replayed: what it holds of ours is not known yet
 	}
 	m.eraseEpochs(now)
+	said := m.sayErased(ctx)
 	if ok {
 		if e, held := m.epochs.get(known.Epoch); held && string(e.VotePublic()) == string(known.VoteKey) && now <= known.HalfMs()-m.ch.Timing.Tick.Milliseconds() {
-			return false
+			return said
 		}
 	}
 	if m.cfg.Now().Before(m.publishLater) {
-		return false
+		return said
 	}
 	m.publishLater = m.cfg.Now().Add(retryDuty) // also after success: this member may apply its own entry a little later
 	if err := m.publishEpoch(ctx, now, known, ok); err != nil {
 		m.cfg.Logger.Warn("the epoch keys are not in the log yet", "error", err)
-		return false
+		return said
 	}
 	return true
 }
@@ -241,6 +243,48 @@ func (m *Member) eraseEpochs(now int64) {
 			}
 		}
 	}
+}
+
+// sayErased puts this member's word into the log that it erased an epoch, once the erasure is on the disk (SA 2.6). What
+// the disk shows as erased and the log does not is owed again after every restart. An epoch whose folder was lost is not
+// called erased: nobody here knows where its keys are.
+func (m *Member) sayErased(ctx context.Context) bool {
+	now := m.cfg.Now()
+	if now.Before(m.erasedLater) {
+		return false
+	}
+	m.erasedLater = now.Add(retryDuty)
+	erased, err := epoch.Erased(m.epochs.root)
+	if err != nil {
+		m.cfg.Logger.Warn("the erased epochs are not known", "error", err)
+		return false
+	}
+	did := false
+	for _, n := range erased {
+		if _, held := m.epochs.get(n); held { // an earlier one of this number, which nobody saw
+			continue
+		}
+		m.mu.Lock()
+		due := slices.Contains(m.machine.ErasuresDue(m.me), n)
+		_, said := m.machine.Erasure(m.me, n)
+		old := n < m.machine.OldestEpoch(m.me)
+		m.mu.Unlock()
+		switch {
+		case due:
+			x := &statement.Erasure{Charter: m.ch.Hash(), Member: m.me, Epoch: n, AtMs: now.UnixMilli()}
+			s := statement.SignMember(m.cfg.Home.Identity, label.StmtErasure, x.Bytes())
+			if err := m.propose(ctx, round.ErasureCommand(s)); err != nil {
+				m.cfg.Logger.Warn("the erasure of an epoch is not in the log yet", "epoch", n, "error", err)
+				return did
+			}
+			did = true
+		case said, old:
+			if err := epoch.Forget(m.epochs.root, n); err != nil {
+				m.cfg.Logger.Warn("an erased epoch is not forgotten", "error", err)
+			}
+		}
+	}
+	return did
 }
 
 // witness compares this member's own votes, reveals and expiries in the log with its vote files. One that the log holds

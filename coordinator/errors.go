@@ -46,6 +46,7 @@ var codeOf = map[string]codes.Code{
 	string(round.TooLate):         codes.Aborted,
 	string(round.StaleEpoch):      codes.FailedPrecondition,
 	string(round.Outdated):        codes.FailedPrecondition,
+	string(round.UnknownEpoch):    codes.FailedPrecondition,
 	string(round.TokenUsed):       codes.PermissionDenied,
 	string(round.DeviceLimit):     codes.ResourceExhausted,
 	string(round.OtherCharter):    codes.FailedPrecondition,

@@ -212,7 +212,7 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 			}
 			if got, err := peer.Status(ctx, &coordpb.ListMembersRequest{}); err == nil {
 				line.Leader, line.Term, line.Applied, line.Committed = got.GetLeader(), got.GetTerm(), got.GetApplied(), got.GetCommitted()
-				line.Epoch, line.OpenRounds, line.Reachable = got.GetEpoch(), got.GetOpenRounds(), true
+				line.Epoch, line.Erased, line.OpenRounds, line.Reachable = got.GetEpoch(), got.GetErased(), got.GetOpenRounds(), true
 			}
 		})
 	}
@@ -230,6 +230,7 @@ func (m *Member) status() *coordpb.MemberStatus {
 	if _, k, ok := m.machine.KeyPackage(m.me); ok {
 		out.Epoch = k.Epoch
 	}
+	out.Erased = m.machine.Erased(m.me)
 	for _, v := range m.machine.Rounds() {
 		if !v.Phase.Terminal() {
 			out.OpenRounds++

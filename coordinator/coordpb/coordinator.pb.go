@@ -206,6 +206,12 @@ type RoundRecord struct {
 	Decision          []byte                 `protobuf:"bytes,18,opt,name=decision,proto3" json:"decision,omitempty"`                           // H(S) or the DEAD value, empty while undecided
 	DeviceCerts       [][]byte               `protobuf:"bytes,19,rep,name=device_certs,json=deviceCerts,proto3" json:"device_certs,omitempty"`  // Signed DeviceCert (marshalled Signed) of every accepted device
 	UploadBytes       uint64                 `protobuf:"varint,20,opt,name=upload_bytes,json=uploadBytes,proto3" json:"upload_bytes,omitempty"` // sum of the sizes of the accepted contributions
+	Reason            string                 `protobuf:"bytes,21,opt,name=reason,proto3" json:"reason,omitempty"`                               // why DEAD was decided, empty otherwise
+	Aborts            []*MemberStatement     `protobuf:"bytes,22,rep,name=aborts,proto3" json:"aborts,omitempty"`
+	AckIndexes        []uint64               `protobuf:"varint,23,rep,packed,name=ack_indexes,json=ackIndexes,proto3" json:"ack_indexes,omitempty"` // log index of each of acks, in their order
+	Erasures          []*MemberStatement     `protobuf:"bytes,24,rep,name=erasures,proto3" json:"erasures,omitempty"`                               // listed members' word that the keys which the round lists are erased
+	Waits             []*Wait                `protobuf:"bytes,25,rep,name=waits,proto3" json:"waits,omitempty"`                                     // what the round waits for, as the asked member sees it
+	Standing          *Standing              `protobuf:"bytes,26,opt,name=standing,proto3" json:"standing,omitempty"`                               // how fresh the asked member's knowledge is
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -380,6 +386,186 @@ func (x *RoundRecord) GetUploadBytes() uint64 {
 	return 0
 }
 
+func (x *RoundRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RoundRecord) GetAborts() []*MemberStatement {
+	if x != nil {
+		return x.Aborts
+	}
+	return nil
+}
+
+func (x *RoundRecord) GetAckIndexes() []uint64 {
+	if x != nil {
+		return x.AckIndexes
+	}
+	return nil
+}
+
+func (x *RoundRecord) GetErasures() []*MemberStatement {
+	if x != nil {
+		return x.Erasures
+	}
+	return nil
+}
+
+func (x *RoundRecord) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *RoundRecord) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+// Wait is something that is not there yet, and the members that could bring it.
+type Wait struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // "members up", "signatures", "acks", "votes", "reveals", "results", "expiries"
+	Have          uint32                 `protobuf:"varint,2,opt,name=have,proto3" json:"have,omitempty"`
+	Need          uint32                 `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
+	Lacks         []uint32               `protobuf:"varint,4,rep,packed,name=lacks,proto3" json:"lacks,omitempty"` // indices of the members that have not said it, or are not up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wait) Reset() {
+	*x = Wait{}
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wait) ProtoMessage() {}
+
+func (x *Wait) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wait.ProtoReflect.Descriptor instead.
+func (*Wait) Descriptor() ([]byte, []int) {
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Wait) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Wait) GetHave() uint32 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *Wait) GetNeed() uint32 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
+func (x *Wait) GetLacks() []uint32 {
+	if x != nil {
+		return x.Lacks
+	}
+	return nil
+}
+
+// Standing says how much the rest of an answer is worth: a member without a leader shows what it knew last.
+type Standing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`             // whom this member hears as the leader, empty if nobody
+	AgeMs         int64                  `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // since it last heard a leader, or a majority as the leader; -1: never since its start
+	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`          // index of the last entry applied
+	Waits         []*Wait                `protobuf:"bytes,4,rep,name=waits,proto3" json:"waits,omitempty"`               // what keeps the consortium from working at all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Standing) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *Standing) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *Standing) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Standing) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
 // MemberStatement is one member's signed statement.
 type MemberStatement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -391,7 +577,7 @@ type MemberStatement struct {
 
 func (x *MemberStatement) Reset() {
 	*x = MemberStatement{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[4]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +589,7 @@ func (x *MemberStatement) String() string {
 func (*MemberStatement) ProtoMessage() {}
 
 func (x *MemberStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[4]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +602,7 @@ func (x *MemberStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatement.ProtoReflect.Descriptor instead.
 func (*MemberStatement) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{4}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MemberStatement) GetMember() uint32 {
@@ -443,7 +629,7 @@ type PhaseTime struct {
 
 func (x *PhaseTime) Reset() {
 	*x = PhaseTime{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[5]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +641,7 @@ func (x *PhaseTime) String() string {
 func (*PhaseTime) ProtoMessage() {}
 
 func (x *PhaseTime) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[5]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +654,7 @@ func (x *PhaseTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PhaseTime.ProtoReflect.Descriptor instead.
 func (*PhaseTime) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{5}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PhaseTime) GetPhase() string {
@@ -496,7 +682,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[6]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +694,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[6]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +707,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{6}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EnrollRequest) GetToken() []byte {
@@ -554,7 +740,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[7]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +752,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[7]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +765,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{7}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EnrollResponse) GetDeviceCert() *Signed {
@@ -601,7 +787,7 @@ type CheckInRequest struct {
 
 func (x *CheckInRequest) Reset() {
 	*x = CheckInRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[8]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +799,7 @@ func (x *CheckInRequest) String() string {
 func (*CheckInRequest) ProtoMessage() {}
 
 func (x *CheckInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[8]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +812,7 @@ func (x *CheckInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInRequest.ProtoReflect.Descriptor instead.
 func (*CheckInRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{8}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CheckInRequest) GetCharterHash() []byte {
@@ -671,7 +857,7 @@ type CheckInResponse struct {
 
 func (x *CheckInResponse) Reset() {
 	*x = CheckInResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[9]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +869,7 @@ func (x *CheckInResponse) String() string {
 func (*CheckInResponse) ProtoMessage() {}
 
 func (x *CheckInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[9]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +882,7 @@ func (x *CheckInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInResponse.ProtoReflect.Descriptor instead.
 func (*CheckInResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{9}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CheckInResponse) GetRound() *Certificate {
@@ -751,7 +937,7 @@ type RetryWindow struct {
 
 func (x *RetryWindow) Reset() {
 	*x = RetryWindow{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[10]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +949,7 @@ func (x *RetryWindow) String() string {
 func (*RetryWindow) ProtoMessage() {}
 
 func (x *RetryWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[10]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +962,7 @@ func (x *RetryWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryWindow.ProtoReflect.Descriptor instead.
 func (*RetryWindow) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{10}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetryWindow) GetDelayMinMs() int64 {
@@ -803,7 +989,7 @@ type QueryUploadRequest struct {
 
 func (x *QueryUploadRequest) Reset() {
 	*x = QueryUploadRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +1001,7 @@ func (x *QueryUploadRequest) String() string {
 func (*QueryUploadRequest) ProtoMessage() {}
 
 func (x *QueryUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[11]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1014,7 @@ func (x *QueryUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryUploadRequest.ProtoReflect.Descriptor instead.
 func (*QueryUploadRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{11}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *QueryUploadRequest) GetRoundId() []byte {
@@ -855,7 +1041,7 @@ type QueryUploadResponse struct {
 
 func (x *QueryUploadResponse) Reset() {
 	*x = QueryUploadResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1053,7 @@ func (x *QueryUploadResponse) String() string {
 func (*QueryUploadResponse) ProtoMessage() {}
 
 func (x *QueryUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[12]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1066,7 @@ func (x *QueryUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryUploadResponse.ProtoReflect.Descriptor instead.
 func (*QueryUploadResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{12}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *QueryUploadResponse) GetOffset() uint64 {
@@ -910,7 +1096,7 @@ type UploadOpen struct {
 
 func (x *UploadOpen) Reset() {
 	*x = UploadOpen{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1108,7 @@ func (x *UploadOpen) String() string {
 func (*UploadOpen) ProtoMessage() {}
 
 func (x *UploadOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[13]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1121,7 @@ func (x *UploadOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadOpen.ProtoReflect.Descriptor instead.
 func (*UploadOpen) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{13}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UploadOpen) GetRoundId() []byte {
@@ -979,7 +1165,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1177,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[14]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1190,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UploadRequest) GetMessage() isUploadRequest_Message {
@@ -1059,7 +1245,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1257,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[15]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1270,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -1118,7 +1304,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1316,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[16]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1329,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{16}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UploadResponse) GetOutcome() string {
@@ -1170,7 +1356,7 @@ type GetReceiptsRequest struct {
 
 func (x *GetReceiptsRequest) Reset() {
 	*x = GetReceiptsRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1368,7 @@ func (x *GetReceiptsRequest) String() string {
 func (*GetReceiptsRequest) ProtoMessage() {}
 
 func (x *GetReceiptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[17]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1381,7 @@ func (x *GetReceiptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptsRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptsRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{17}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetReceiptsRequest) GetRoundId() []byte {
@@ -1222,7 +1408,7 @@ type GetAdapterRequest struct {
 
 func (x *GetAdapterRequest) Reset() {
 	*x = GetAdapterRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1420,7 @@ func (x *GetAdapterRequest) String() string {
 func (*GetAdapterRequest) ProtoMessage() {}
 
 func (x *GetAdapterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[18]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1433,7 @@ func (x *GetAdapterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAdapterRequest.ProtoReflect.Descriptor instead.
 func (*GetAdapterRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{18}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetAdapterRequest) GetModelHash() []byte {
@@ -1273,7 +1459,7 @@ type GetRoundRequest struct {
 
 func (x *GetRoundRequest) Reset() {
 	*x = GetRoundRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1471,7 @@ func (x *GetRoundRequest) String() string {
 func (*GetRoundRequest) ProtoMessage() {}
 
 func (x *GetRoundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[19]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1484,7 @@ func (x *GetRoundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoundRequest.ProtoReflect.Descriptor instead.
 func (*GetRoundRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{19}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetRoundRequest) GetRoundId() []byte {
@@ -1317,7 +1503,7 @@ type ListRoundsRequest struct {
 
 func (x *ListRoundsRequest) Reset() {
 	*x = ListRoundsRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1515,7 @@ func (x *ListRoundsRequest) String() string {
 func (*ListRoundsRequest) ProtoMessage() {}
 
 func (x *ListRoundsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[20]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1528,7 @@ func (x *ListRoundsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoundsRequest.ProtoReflect.Descriptor instead.
 func (*ListRoundsRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{20}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListRoundsRequest) GetTaskId() string {
@@ -1355,13 +1541,14 @@ func (x *ListRoundsRequest) GetTaskId() string {
 type ListRoundsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rounds        []*RoundSummary        `protobuf:"bytes,1,rep,name=rounds,proto3" json:"rounds,omitempty"`
+	Standing      *Standing              `protobuf:"bytes,2,opt,name=standing,proto3" json:"standing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRoundsResponse) Reset() {
 	*x = ListRoundsResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1560,7 @@ func (x *ListRoundsResponse) String() string {
 func (*ListRoundsResponse) ProtoMessage() {}
 
 func (x *ListRoundsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[21]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,12 +1573,19 @@ func (x *ListRoundsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoundsResponse.ProtoReflect.Descriptor instead.
 func (*ListRoundsResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{21}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListRoundsResponse) GetRounds() []*RoundSummary {
 	if x != nil {
 		return x.Rounds
+	}
+	return nil
+}
+
+func (x *ListRoundsResponse) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
 	}
 	return nil
 }
@@ -1415,7 +1609,7 @@ type RoundSummary struct {
 
 func (x *RoundSummary) Reset() {
 	*x = RoundSummary{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1621,7 @@ func (x *RoundSummary) String() string {
 func (*RoundSummary) ProtoMessage() {}
 
 func (x *RoundSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[22]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1634,7 @@ func (x *RoundSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoundSummary.ProtoReflect.Descriptor instead.
 func (*RoundSummary) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{22}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RoundSummary) GetRoundId() []byte {
@@ -1528,7 +1722,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1734,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[23]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1747,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{23}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{25}
 }
 
 type ListMembersResponse struct {
@@ -1565,7 +1759,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1771,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[24]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1784,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{24}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMembersResponse) GetMembers() []*MemberStatus {
@@ -1613,13 +1807,15 @@ type MemberStatus struct {
 	DeviceUrl     string                 `protobuf:"bytes,9,opt,name=device_url,json=deviceUrl,proto3" json:"device_url,omitempty"`
 	Reachable     bool                   `protobuf:"varint,10,opt,name=reachable,proto3" json:"reachable,omitempty"`
 	OpenRounds    uint32                 `protobuf:"varint,11,opt,name=open_rounds,json=openRounds,proto3" json:"open_rounds,omitempty"`
+	Erased        uint64                 `protobuf:"varint,12,opt,name=erased,proto3" json:"erased,omitempty"` // highest epoch whose erasure this member signed, 0 for none
+	Standing      *Standing              `protobuf:"bytes,13,opt,name=standing,proto3" json:"standing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1827,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[25]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1840,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{25}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MemberStatus) GetIndex() uint32 {
@@ -1724,6 +1920,20 @@ func (x *MemberStatus) GetOpenRounds() uint32 {
 	return 0
 }
 
+func (x *MemberStatus) GetErased() uint64 {
+	if x != nil {
+		return x.Erased
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
 type ProposeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       []byte                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"` // a marshalled Command
@@ -1733,7 +1943,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1955,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[26]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1968,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{26}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProposeRequest) GetCommand() []byte {
@@ -1777,7 +1987,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1999,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[27]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2012,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{27}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProposeResponse) GetOutcomes() []*Outcome {
@@ -1823,7 +2033,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +2045,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[28]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +2058,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{28}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Outcome) GetCode() string {
@@ -1882,7 +2092,7 @@ type StoreResponse struct {
 
 func (x *StoreResponse) Reset() {
 	*x = StoreResponse{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2104,7 @@ func (x *StoreResponse) String() string {
 func (*StoreResponse) ProtoMessage() {}
 
 func (x *StoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[29]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2117,7 @@ func (x *StoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreResponse.ProtoReflect.Descriptor instead.
 func (*StoreResponse) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{29}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StoreResponse) GetOutcome() string {
@@ -1934,7 +2144,7 @@ type FetchSumRequest struct {
 
 func (x *FetchSumRequest) Reset() {
 	*x = FetchSumRequest{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2156,7 @@ func (x *FetchSumRequest) String() string {
 func (*FetchSumRequest) ProtoMessage() {}
 
 func (x *FetchSumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[30]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2169,7 @@ func (x *FetchSumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchSumRequest.ProtoReflect.Descriptor instead.
 func (*FetchSumRequest) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{30}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FetchSumRequest) GetRoundId() []byte {
@@ -1994,6 +2204,7 @@ type Command struct {
 	//	*Command_Result
 	//	*Command_Abort
 	//	*Command_TickUnixMs
+	//	*Command_Erasure
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2001,7 +2212,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2224,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[31]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2237,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{31}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -2153,6 +2364,15 @@ func (x *Command) GetTickUnixMs() int64 {
 	return 0
 }
 
+func (x *Command) GetErasure() *Signed {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Erasure); ok {
+			return x.Erasure
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -2209,6 +2429,10 @@ type Command_TickUnixMs struct {
 	TickUnixMs int64 `protobuf:"varint,13,opt,name=tick_unix_ms,json=tickUnixMs,proto3,oneof"`
 }
 
+type Command_Erasure struct {
+	Erasure *Signed `protobuf:"bytes,14,opt,name=erasure,proto3,oneof"` // a member's word that it erased an epoch's keys
+}
+
 func (*Command_KeyPackage) isCommand_Command() {}
 
 func (*Command_DeviceCert) isCommand_Command() {}
@@ -2235,6 +2459,8 @@ func (*Command_Abort) isCommand_Command() {}
 
 func (*Command_TickUnixMs) isCommand_Command() {}
 
+func (*Command_Erasure) isCommand_Command() {}
+
 type RoundStatement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RoundId       []byte                 `protobuf:"bytes,1,opt,name=round_id,json=roundId,proto3" json:"round_id,omitempty"`
@@ -2246,7 +2472,7 @@ type RoundStatement struct {
 
 func (x *RoundStatement) Reset() {
 	*x = RoundStatement{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2484,7 @@ func (x *RoundStatement) String() string {
 func (*RoundStatement) ProtoMessage() {}
 
 func (x *RoundStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[32]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2497,7 @@ func (x *RoundStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoundStatement.ProtoReflect.Descriptor instead.
 func (*RoundStatement) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{32}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RoundStatement) GetRoundId() []byte {
@@ -2304,7 +2530,7 @@ type AcceptBatch struct {
 
 func (x *AcceptBatch) Reset() {
 	*x = AcceptBatch{}
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2542,7 @@ func (x *AcceptBatch) String() string {
 func (*AcceptBatch) ProtoMessage() {}
 
 func (x *AcceptBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[33]
+	mi := &file_coordinator_coordpb_coordinator_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2555,7 @@ func (x *AcceptBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptBatch.ProtoReflect.Descriptor instead.
 func (*AcceptBatch) Descriptor() ([]byte, []int) {
-	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{33}
+	return file_coordinator_coordpb_coordinator_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AcceptBatch) GetItems() [][]byte {
@@ -2354,7 +2580,7 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12E\n" +
 	"\n" +
 	"signatures\x18\x02 \x03(\v2%.ruche.coordinator.v1.MemberSignatureR\n" +
-	"signatures\"\x96\a\n" +
+	"signatures\"\xbf\t\n" +
 	"\vRoundRecord\x129\n" +
 	"\x06config\x18\x01 \x01(\v2!.ruche.coordinator.v1.CertificateR\x06config\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x14\n" +
@@ -2376,10 +2602,27 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\fcontributors\x18\x11 \x03(\fR\fcontributors\x12\x1a\n" +
 	"\bdecision\x18\x12 \x01(\fR\bdecision\x12!\n" +
 	"\fdevice_certs\x18\x13 \x03(\fR\vdeviceCerts\x12!\n" +
-	"\fupload_bytes\x18\x14 \x01(\x04R\vuploadBytes\x1a:\n" +
+	"\fupload_bytes\x18\x14 \x01(\x04R\vuploadBytes\x12\x16\n" +
+	"\x06reason\x18\x15 \x01(\tR\x06reason\x12=\n" +
+	"\x06aborts\x18\x16 \x03(\v2%.ruche.coordinator.v1.MemberStatementR\x06aborts\x12\x1f\n" +
+	"\vack_indexes\x18\x17 \x03(\x04R\n" +
+	"ackIndexes\x12A\n" +
+	"\berasures\x18\x18 \x03(\v2%.ruche.coordinator.v1.MemberStatementR\berasures\x120\n" +
+	"\x05waits\x18\x19 \x03(\v2\x1a.ruche.coordinator.v1.WaitR\x05waits\x12:\n" +
+	"\bstanding\x18\x1a \x01(\v2\x1e.ruche.coordinator.v1.StandingR\bstanding\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"e\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"X\n" +
+	"\x04Wait\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04have\x18\x02 \x01(\rR\x04have\x12\x12\n" +
+	"\x04need\x18\x03 \x01(\rR\x04need\x12\x14\n" +
+	"\x05lacks\x18\x04 \x03(\rR\x05lacks\"\x85\x01\n" +
+	"\bStanding\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x15\n" +
+	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x120\n" +
+	"\x05waits\x18\x04 \x03(\v2\x1a.ruche.coordinator.v1.WaitR\x05waits\"e\n" +
 	"\x0fMemberStatement\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\rR\x06member\x12:\n" +
 	"\tstatement\x18\x02 \x01(\v2\x1c.ruche.coordinator.v1.SignedR\tstatement\":\n" +
@@ -2446,9 +2689,10 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\x0fGetRoundRequest\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\fR\aroundId\",\n" +
 	"\x11ListRoundsRequest\x12\x17\n" +
-	"\atask_id\x18\x01 \x01(\tR\x06taskId\"P\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x8c\x01\n" +
 	"\x12ListRoundsResponse\x12:\n" +
-	"\x06rounds\x18\x01 \x03(\v2\".ruche.coordinator.v1.RoundSummaryR\x06rounds\"\xaf\x02\n" +
+	"\x06rounds\x18\x01 \x03(\v2\".ruche.coordinator.v1.RoundSummaryR\x06rounds\x12:\n" +
+	"\bstanding\x18\x02 \x01(\v2\x1e.ruche.coordinator.v1.StandingR\bstanding\"\xaf\x02\n" +
 	"\fRoundSummary\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\fR\aroundId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x10\n" +
@@ -2465,7 +2709,7 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\bended_ms\x18\v \x01(\x03R\aendedMs\"\x14\n" +
 	"\x12ListMembersRequest\"S\n" +
 	"\x13ListMembersResponse\x12<\n" +
-	"\amembers\x18\x01 \x03(\v2\".ruche.coordinator.v1.MemberStatusR\amembers\"\xa4\x02\n" +
+	"\amembers\x18\x01 \x03(\v2\".ruche.coordinator.v1.MemberStatusR\amembers\"\xf8\x02\n" +
 	"\fMemberStatus\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2480,7 +2724,9 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\treachable\x18\n" +
 	" \x01(\bR\treachable\x12\x1f\n" +
 	"\vopen_rounds\x18\v \x01(\rR\n" +
-	"openRounds\"*\n" +
+	"openRounds\x12\x16\n" +
+	"\x06erased\x18\f \x01(\x04R\x06erased\x12:\n" +
+	"\bstanding\x18\r \x01(\v2\x1e.ruche.coordinator.v1.StandingR\bstanding\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"L\n" +
 	"\x0fProposeResponse\x129\n" +
@@ -2494,7 +2740,7 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\tR\x04code\"@\n" +
 	"\x0fFetchSumRequest\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\fR\aroundId\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xf4\x05\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xae\x06\n" +
 	"\aCommand\x12?\n" +
 	"\vkey_package\x18\x01 \x01(\v2\x1c.ruche.coordinator.v1.SignedH\x00R\n" +
 	"keyPackage\x12?\n" +
@@ -2512,7 +2758,8 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\x06result\x18\v \x01(\v2$.ruche.coordinator.v1.RoundStatementH\x00R\x06result\x12<\n" +
 	"\x05abort\x18\f \x01(\v2$.ruche.coordinator.v1.RoundStatementH\x00R\x05abort\x12\"\n" +
 	"\ftick_unix_ms\x18\r \x01(\x03H\x00R\n" +
-	"tickUnixMsB\t\n" +
+	"tickUnixMs\x128\n" +
+	"\aerasure\x18\x0e \x01(\v2\x1c.ruche.coordinator.v1.SignedH\x00R\aerasureB\t\n" +
 	"\acommand\"\x7f\n" +
 	"\x0eRoundStatement\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\fR\aroundId\x12\x16\n" +
@@ -2553,115 +2800,125 @@ func file_coordinator_coordpb_coordinator_proto_rawDescGZIP() []byte {
 	return file_coordinator_coordpb_coordinator_proto_rawDescData
 }
 
-var file_coordinator_coordpb_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_coordinator_coordpb_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_coordinator_coordpb_coordinator_proto_goTypes = []any{
 	(*Signed)(nil),              // 0: ruche.coordinator.v1.Signed
 	(*MemberSignature)(nil),     // 1: ruche.coordinator.v1.MemberSignature
 	(*Certificate)(nil),         // 2: ruche.coordinator.v1.Certificate
 	(*RoundRecord)(nil),         // 3: ruche.coordinator.v1.RoundRecord
-	(*MemberStatement)(nil),     // 4: ruche.coordinator.v1.MemberStatement
-	(*PhaseTime)(nil),           // 5: ruche.coordinator.v1.PhaseTime
-	(*EnrollRequest)(nil),       // 6: ruche.coordinator.v1.EnrollRequest
-	(*EnrollResponse)(nil),      // 7: ruche.coordinator.v1.EnrollResponse
-	(*CheckInRequest)(nil),      // 8: ruche.coordinator.v1.CheckInRequest
-	(*CheckInResponse)(nil),     // 9: ruche.coordinator.v1.CheckInResponse
-	(*RetryWindow)(nil),         // 10: ruche.coordinator.v1.RetryWindow
-	(*QueryUploadRequest)(nil),  // 11: ruche.coordinator.v1.QueryUploadRequest
-	(*QueryUploadResponse)(nil), // 12: ruche.coordinator.v1.QueryUploadResponse
-	(*UploadOpen)(nil),          // 13: ruche.coordinator.v1.UploadOpen
-	(*UploadRequest)(nil),       // 14: ruche.coordinator.v1.UploadRequest
-	(*Chunk)(nil),               // 15: ruche.coordinator.v1.Chunk
-	(*UploadResponse)(nil),      // 16: ruche.coordinator.v1.UploadResponse
-	(*GetReceiptsRequest)(nil),  // 17: ruche.coordinator.v1.GetReceiptsRequest
-	(*GetAdapterRequest)(nil),   // 18: ruche.coordinator.v1.GetAdapterRequest
-	(*GetRoundRequest)(nil),     // 19: ruche.coordinator.v1.GetRoundRequest
-	(*ListRoundsRequest)(nil),   // 20: ruche.coordinator.v1.ListRoundsRequest
-	(*ListRoundsResponse)(nil),  // 21: ruche.coordinator.v1.ListRoundsResponse
-	(*RoundSummary)(nil),        // 22: ruche.coordinator.v1.RoundSummary
-	(*ListMembersRequest)(nil),  // 23: ruche.coordinator.v1.ListMembersRequest
-	(*ListMembersResponse)(nil), // 24: ruche.coordinator.v1.ListMembersResponse
-	(*MemberStatus)(nil),        // 25: ruche.coordinator.v1.MemberStatus
-	(*ProposeRequest)(nil),      // 26: ruche.coordinator.v1.ProposeRequest
-	(*ProposeResponse)(nil),     // 27: ruche.coordinator.v1.ProposeResponse
-	(*Outcome)(nil),             // 28: ruche.coordinator.v1.Outcome
-	(*StoreResponse)(nil),       // 29: ruche.coordinator.v1.StoreResponse
-	(*FetchSumRequest)(nil),     // 30: ruche.coordinator.v1.FetchSumRequest
-	(*Command)(nil),             // 31: ruche.coordinator.v1.Command
-	(*RoundStatement)(nil),      // 32: ruche.coordinator.v1.RoundStatement
-	(*AcceptBatch)(nil),         // 33: ruche.coordinator.v1.AcceptBatch
-	nil,                         // 34: ruche.coordinator.v1.RoundRecord.RefusedEntry
+	(*Wait)(nil),                // 4: ruche.coordinator.v1.Wait
+	(*Standing)(nil),            // 5: ruche.coordinator.v1.Standing
+	(*MemberStatement)(nil),     // 6: ruche.coordinator.v1.MemberStatement
+	(*PhaseTime)(nil),           // 7: ruche.coordinator.v1.PhaseTime
+	(*EnrollRequest)(nil),       // 8: ruche.coordinator.v1.EnrollRequest
+	(*EnrollResponse)(nil),      // 9: ruche.coordinator.v1.EnrollResponse
+	(*CheckInRequest)(nil),      // 10: ruche.coordinator.v1.CheckInRequest
+	(*CheckInResponse)(nil),     // 11: ruche.coordinator.v1.CheckInResponse
+	(*RetryWindow)(nil),         // 12: ruche.coordinator.v1.RetryWindow
+	(*QueryUploadRequest)(nil),  // 13: ruche.coordinator.v1.QueryUploadRequest
+	(*QueryUploadResponse)(nil), // 14: ruche.coordinator.v1.QueryUploadResponse
+	(*UploadOpen)(nil),          // 15: ruche.coordinator.v1.UploadOpen
+	(*UploadRequest)(nil),       // 16: ruche.coordinator.v1.UploadRequest
+	(*Chunk)(nil),               // 17: ruche.coordinator.v1.Chunk
+	(*UploadResponse)(nil),      // 18: ruche.coordinator.v1.UploadResponse
+	(*GetReceiptsRequest)(nil),  // 19: ruche.coordinator.v1.GetReceiptsRequest
+	(*GetAdapterRequest)(nil),   // 20: ruche.coordinator.v1.GetAdapterRequest
+	(*GetRoundRequest)(nil),     // 21: ruche.coordinator.v1.GetRoundRequest
+	(*ListRoundsRequest)(nil),   // 22: ruche.coordinator.v1.ListRoundsRequest
+	(*ListRoundsResponse)(nil),  // 23: ruche.coordinator.v1.ListRoundsResponse
+	(*RoundSummary)(nil),        // 24: ruche.coordinator.v1.RoundSummary
+	(*ListMembersRequest)(nil),  // 25: ruche.coordinator.v1.ListMembersRequest
+	(*ListMembersResponse)(nil), // 26: ruche.coordinator.v1.ListMembersResponse
+	(*MemberStatus)(nil),        // 27: ruche.coordinator.v1.MemberStatus
+	(*ProposeRequest)(nil),      // 28: ruche.coordinator.v1.ProposeRequest
+	(*ProposeResponse)(nil),     // 29: ruche.coordinator.v1.ProposeResponse
+	(*Outcome)(nil),             // 30: ruche.coordinator.v1.Outcome
+	(*StoreResponse)(nil),       // 31: ruche.coordinator.v1.StoreResponse
+	(*FetchSumRequest)(nil),     // 32: ruche.coordinator.v1.FetchSumRequest
+	(*Command)(nil),             // 33: ruche.coordinator.v1.Command
+	(*RoundStatement)(nil),      // 34: ruche.coordinator.v1.RoundStatement
+	(*AcceptBatch)(nil),         // 35: ruche.coordinator.v1.AcceptBatch
+	nil,                         // 36: ruche.coordinator.v1.RoundRecord.RefusedEntry
 }
 var file_coordinator_coordpb_coordinator_proto_depIdxs = []int32{
 	1,  // 0: ruche.coordinator.v1.Certificate.signatures:type_name -> ruche.coordinator.v1.MemberSignature
 	2,  // 1: ruche.coordinator.v1.RoundRecord.config:type_name -> ruche.coordinator.v1.Certificate
-	4,  // 2: ruche.coordinator.v1.RoundRecord.acks:type_name -> ruche.coordinator.v1.MemberStatement
-	4,  // 3: ruche.coordinator.v1.RoundRecord.votes:type_name -> ruche.coordinator.v1.MemberStatement
-	4,  // 4: ruche.coordinator.v1.RoundRecord.expired:type_name -> ruche.coordinator.v1.MemberStatement
-	4,  // 5: ruche.coordinator.v1.RoundRecord.reveals:type_name -> ruche.coordinator.v1.MemberStatement
+	6,  // 2: ruche.coordinator.v1.RoundRecord.acks:type_name -> ruche.coordinator.v1.MemberStatement
+	6,  // 3: ruche.coordinator.v1.RoundRecord.votes:type_name -> ruche.coordinator.v1.MemberStatement
+	6,  // 4: ruche.coordinator.v1.RoundRecord.expired:type_name -> ruche.coordinator.v1.MemberStatement
+	6,  // 5: ruche.coordinator.v1.RoundRecord.reveals:type_name -> ruche.coordinator.v1.MemberStatement
 	2,  // 6: ruche.coordinator.v1.RoundRecord.result:type_name -> ruche.coordinator.v1.Certificate
-	34, // 7: ruche.coordinator.v1.RoundRecord.refused:type_name -> ruche.coordinator.v1.RoundRecord.RefusedEntry
-	5,  // 8: ruche.coordinator.v1.RoundRecord.phases:type_name -> ruche.coordinator.v1.PhaseTime
-	0,  // 9: ruche.coordinator.v1.MemberStatement.statement:type_name -> ruche.coordinator.v1.Signed
-	0,  // 10: ruche.coordinator.v1.EnrollResponse.device_cert:type_name -> ruche.coordinator.v1.Signed
-	2,  // 11: ruche.coordinator.v1.CheckInResponse.round:type_name -> ruche.coordinator.v1.Certificate
-	10, // 12: ruche.coordinator.v1.CheckInResponse.retry:type_name -> ruche.coordinator.v1.RetryWindow
-	3,  // 13: ruche.coordinator.v1.CheckInResponse.earlier:type_name -> ruche.coordinator.v1.RoundRecord
-	3,  // 14: ruche.coordinator.v1.CheckInResponse.latest:type_name -> ruche.coordinator.v1.RoundRecord
-	0,  // 15: ruche.coordinator.v1.UploadOpen.header:type_name -> ruche.coordinator.v1.Signed
-	13, // 16: ruche.coordinator.v1.UploadRequest.open:type_name -> ruche.coordinator.v1.UploadOpen
-	15, // 17: ruche.coordinator.v1.UploadRequest.chunk:type_name -> ruche.coordinator.v1.Chunk
-	4,  // 18: ruche.coordinator.v1.UploadResponse.receipts:type_name -> ruche.coordinator.v1.MemberStatement
-	22, // 19: ruche.coordinator.v1.ListRoundsResponse.rounds:type_name -> ruche.coordinator.v1.RoundSummary
-	25, // 20: ruche.coordinator.v1.ListMembersResponse.members:type_name -> ruche.coordinator.v1.MemberStatus
-	28, // 21: ruche.coordinator.v1.ProposeResponse.outcomes:type_name -> ruche.coordinator.v1.Outcome
-	0,  // 22: ruche.coordinator.v1.Command.key_package:type_name -> ruche.coordinator.v1.Signed
-	0,  // 23: ruche.coordinator.v1.Command.device_cert:type_name -> ruche.coordinator.v1.Signed
-	32, // 24: ruche.coordinator.v1.Command.round_signature:type_name -> ruche.coordinator.v1.RoundStatement
-	33, // 25: ruche.coordinator.v1.Command.accepts:type_name -> ruche.coordinator.v1.AcceptBatch
-	32, // 26: ruche.coordinator.v1.Command.ack:type_name -> ruche.coordinator.v1.RoundStatement
-	32, // 27: ruche.coordinator.v1.Command.vote:type_name -> ruche.coordinator.v1.RoundStatement
-	32, // 28: ruche.coordinator.v1.Command.expired:type_name -> ruche.coordinator.v1.RoundStatement
-	32, // 29: ruche.coordinator.v1.Command.reveal:type_name -> ruche.coordinator.v1.RoundStatement
-	32, // 30: ruche.coordinator.v1.Command.result:type_name -> ruche.coordinator.v1.RoundStatement
-	32, // 31: ruche.coordinator.v1.Command.abort:type_name -> ruche.coordinator.v1.RoundStatement
-	0,  // 32: ruche.coordinator.v1.RoundStatement.statement:type_name -> ruche.coordinator.v1.Signed
-	6,  // 33: ruche.coordinator.v1.Device.Enroll:input_type -> ruche.coordinator.v1.EnrollRequest
-	8,  // 34: ruche.coordinator.v1.Device.CheckIn:input_type -> ruche.coordinator.v1.CheckInRequest
-	11, // 35: ruche.coordinator.v1.Device.QueryUpload:input_type -> ruche.coordinator.v1.QueryUploadRequest
-	14, // 36: ruche.coordinator.v1.Device.Upload:input_type -> ruche.coordinator.v1.UploadRequest
-	17, // 37: ruche.coordinator.v1.Device.GetReceipts:input_type -> ruche.coordinator.v1.GetReceiptsRequest
-	18, // 38: ruche.coordinator.v1.Device.GetAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
-	19, // 39: ruche.coordinator.v1.Device.GetRound:input_type -> ruche.coordinator.v1.GetRoundRequest
-	20, // 40: ruche.coordinator.v1.Device.ListRounds:input_type -> ruche.coordinator.v1.ListRoundsRequest
-	23, // 41: ruche.coordinator.v1.Device.ListMembers:input_type -> ruche.coordinator.v1.ListMembersRequest
-	26, // 42: ruche.coordinator.v1.Mesh.Propose:input_type -> ruche.coordinator.v1.ProposeRequest
-	14, // 43: ruche.coordinator.v1.Mesh.Store:input_type -> ruche.coordinator.v1.UploadRequest
-	17, // 44: ruche.coordinator.v1.Mesh.Receipt:input_type -> ruche.coordinator.v1.GetReceiptsRequest
-	17, // 45: ruche.coordinator.v1.Mesh.FetchContribution:input_type -> ruche.coordinator.v1.GetReceiptsRequest
-	30, // 46: ruche.coordinator.v1.Mesh.FetchSum:input_type -> ruche.coordinator.v1.FetchSumRequest
-	18, // 47: ruche.coordinator.v1.Mesh.FetchAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
-	23, // 48: ruche.coordinator.v1.Mesh.Status:input_type -> ruche.coordinator.v1.ListMembersRequest
-	7,  // 49: ruche.coordinator.v1.Device.Enroll:output_type -> ruche.coordinator.v1.EnrollResponse
-	9,  // 50: ruche.coordinator.v1.Device.CheckIn:output_type -> ruche.coordinator.v1.CheckInResponse
-	12, // 51: ruche.coordinator.v1.Device.QueryUpload:output_type -> ruche.coordinator.v1.QueryUploadResponse
-	16, // 52: ruche.coordinator.v1.Device.Upload:output_type -> ruche.coordinator.v1.UploadResponse
-	16, // 53: ruche.coordinator.v1.Device.GetReceipts:output_type -> ruche.coordinator.v1.UploadResponse
-	15, // 54: ruche.coordinator.v1.Device.GetAdapter:output_type -> ruche.coordinator.v1.Chunk
-	3,  // 55: ruche.coordinator.v1.Device.GetRound:output_type -> ruche.coordinator.v1.RoundRecord
-	21, // 56: ruche.coordinator.v1.Device.ListRounds:output_type -> ruche.coordinator.v1.ListRoundsResponse
-	24, // 57: ruche.coordinator.v1.Device.ListMembers:output_type -> ruche.coordinator.v1.ListMembersResponse
-	27, // 58: ruche.coordinator.v1.Mesh.Propose:output_type -> ruche.coordinator.v1.ProposeResponse
-	29, // 59: ruche.coordinator.v1.Mesh.Store:output_type -> ruche.coordinator.v1.StoreResponse
-	4,  // 60: ruche.coordinator.v1.Mesh.Receipt:output_type -> ruche.coordinator.v1.MemberStatement
-	14, // 61: ruche.coordinator.v1.Mesh.FetchContribution:output_type -> ruche.coordinator.v1.UploadRequest
-	15, // 62: ruche.coordinator.v1.Mesh.FetchSum:output_type -> ruche.coordinator.v1.Chunk
-	15, // 63: ruche.coordinator.v1.Mesh.FetchAdapter:output_type -> ruche.coordinator.v1.Chunk
-	25, // 64: ruche.coordinator.v1.Mesh.Status:output_type -> ruche.coordinator.v1.MemberStatus
-	49, // [49:65] is the sub-list for method output_type
-	33, // [33:49] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	36, // 7: ruche.coordinator.v1.RoundRecord.refused:type_name -> ruche.coordinator.v1.RoundRecord.RefusedEntry
+	7,  // 8: ruche.coordinator.v1.RoundRecord.phases:type_name -> ruche.coordinator.v1.PhaseTime
+	6,  // 9: ruche.coordinator.v1.RoundRecord.aborts:type_name -> ruche.coordinator.v1.MemberStatement
+	6,  // 10: ruche.coordinator.v1.RoundRecord.erasures:type_name -> ruche.coordinator.v1.MemberStatement
+	4,  // 11: ruche.coordinator.v1.RoundRecord.waits:type_name -> ruche.coordinator.v1.Wait
+	5,  // 12: ruche.coordinator.v1.RoundRecord.standing:type_name -> ruche.coordinator.v1.Standing
+	4,  // 13: ruche.coordinator.v1.Standing.waits:type_name -> ruche.coordinator.v1.Wait
+	0,  // 14: ruche.coordinator.v1.MemberStatement.statement:type_name -> ruche.coordinator.v1.Signed
+	0,  // 15: ruche.coordinator.v1.EnrollResponse.device_cert:type_name -> ruche.coordinator.v1.Signed
+	2,  // 16: ruche.coordinator.v1.CheckInResponse.round:type_name -> ruche.coordinator.v1.Certificate
+	12, // 17: ruche.coordinator.v1.CheckInResponse.retry:type_name -> ruche.coordinator.v1.RetryWindow
+	3,  // 18: ruche.coordinator.v1.CheckInResponse.earlier:type_name -> ruche.coordinator.v1.RoundRecord
+	3,  // 19: ruche.coordinator.v1.CheckInResponse.latest:type_name -> ruche.coordinator.v1.RoundRecord
+	0,  // 20: ruche.coordinator.v1.UploadOpen.header:type_name -> ruche.coordinator.v1.Signed
+	15, // 21: ruche.coordinator.v1.UploadRequest.open:type_name -> ruche.coordinator.v1.UploadOpen
+	17, // 22: ruche.coordinator.v1.UploadRequest.chunk:type_name -> ruche.coordinator.v1.Chunk
+	6,  // 23: ruche.coordinator.v1.UploadResponse.receipts:type_name -> ruche.coordinator.v1.MemberStatement
+	24, // 24: ruche.coordinator.v1.ListRoundsResponse.rounds:type_name -> ruche.coordinator.v1.RoundSummary
+	5,  // 25: ruche.coordinator.v1.ListRoundsResponse.standing:type_name -> ruche.coordinator.v1.Standing
+	27, // 26: ruche.coordinator.v1.ListMembersResponse.members:type_name -> ruche.coordinator.v1.MemberStatus
+	5,  // 27: ruche.coordinator.v1.MemberStatus.standing:type_name -> ruche.coordinator.v1.Standing
+	30, // 28: ruche.coordinator.v1.ProposeResponse.outcomes:type_name -> ruche.coordinator.v1.Outcome
+	0,  // 29: ruche.coordinator.v1.Command.key_package:type_name -> ruche.coordinator.v1.Signed
+	0,  // 30: ruche.coordinator.v1.Command.device_cert:type_name -> ruche.coordinator.v1.Signed
+	34, // 31: ruche.coordinator.v1.Command.round_signature:type_name -> ruche.coordinator.v1.RoundStatement
+	35, // 32: ruche.coordinator.v1.Command.accepts:type_name -> ruche.coordinator.v1.AcceptBatch
+	34, // 33: ruche.coordinator.v1.Command.ack:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 34: ruche.coordinator.v1.Command.vote:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 35: ruche.coordinator.v1.Command.expired:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 36: ruche.coordinator.v1.Command.reveal:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 37: ruche.coordinator.v1.Command.result:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 38: ruche.coordinator.v1.Command.abort:type_name -> ruche.coordinator.v1.RoundStatement
+	0,  // 39: ruche.coordinator.v1.Command.erasure:type_name -> ruche.coordinator.v1.Signed
+	0,  // 40: ruche.coordinator.v1.RoundStatement.statement:type_name -> ruche.coordinator.v1.Signed
+	8,  // 41: ruche.coordinator.v1.Device.Enroll:input_type -> ruche.coordinator.v1.EnrollRequest
+	10, // 42: ruche.coordinator.v1.Device.CheckIn:input_type -> ruche.coordinator.v1.CheckInRequest
+	13, // 43: ruche.coordinator.v1.Device.QueryUpload:input_type -> ruche.coordinator.v1.QueryUploadRequest
+	16, // 44: ruche.coordinator.v1.Device.Upload:input_type -> ruche.coordinator.v1.UploadRequest
+	19, // 45: ruche.coordinator.v1.Device.GetReceipts:input_type -> ruche.coordinator.v1.GetReceiptsRequest
+	20, // 46: ruche.coordinator.v1.Device.GetAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
+	21, // 47: ruche.coordinator.v1.Device.GetRound:input_type -> ruche.coordinator.v1.GetRoundRequest
+	22, // 48: ruche.coordinator.v1.Device.ListRounds:input_type -> ruche.coordinator.v1.ListRoundsRequest
+	25, // 49: ruche.coordinator.v1.Device.ListMembers:input_type -> ruche.coordinator.v1.ListMembersRequest
+	28, // 50: ruche.coordinator.v1.Mesh.Propose:input_type -> ruche.coordinator.v1.ProposeRequest
+	16, // 51: ruche.coordinator.v1.Mesh.Store:input_type -> ruche.coordinator.v1.UploadRequest
+	19, // 52: ruche.coordinator.v1.Mesh.Receipt:input_type -> ruche.coordinator.v1.GetReceiptsRequest
+	19, // 53: ruche.coordinator.v1.Mesh.FetchContribution:input_type -> ruche.coordinator.v1.GetReceiptsRequest
+	32, // 54: ruche.coordinator.v1.Mesh.FetchSum:input_type -> ruche.coordinator.v1.FetchSumRequest
+	20, // 55: ruche.coordinator.v1.Mesh.FetchAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
+	25, // 56: ruche.coordinator.v1.Mesh.Status:input_type -> ruche.coordinator.v1.ListMembersRequest
+	9,  // 57: ruche.coordinator.v1.Device.Enroll:output_type -> ruche.coordinator.v1.EnrollResponse
+	11, // 58: ruche.coordinator.v1.Device.CheckIn:output_type -> ruche.coordinator.v1.CheckInResponse
+	14, // 59: ruche.coordinator.v1.Device.QueryUpload:output_type -> ruche.coordinator.v1.QueryUploadResponse
+	18, // 60: ruche.coordinator.v1.Device.Upload:output_type -> ruche.coordinator.v1.UploadResponse
+	18, // 61: ruche.coordinator.v1.Device.GetReceipts:output_type -> ruche.coordinator.v1.UploadResponse
+	17, // 62: ruche.coordinator.v1.Device.GetAdapter:output_type -> ruche.coordinator.v1.Chunk
+	3,  // 63: ruche.coordinator.v1.Device.GetRound:output_type -> ruche.coordinator.v1.RoundRecord
+	23, // 64: ruche.coordinator.v1.Device.ListRounds:output_type -> ruche.coordinator.v1.ListRoundsResponse
+	26, // 65: ruche.coordinator.v1.Device.ListMembers:output_type -> ruche.coordinator.v1.ListMembersResponse
+	29, // 66: ruche.coordinator.v1.Mesh.Propose:output_type -> ruche.coordinator.v1.ProposeResponse
+	31, // 67: ruche.coordinator.v1.Mesh.Store:output_type -> ruche.coordinator.v1.StoreResponse
+	6,  // 68: ruche.coordinator.v1.Mesh.Receipt:output_type -> ruche.coordinator.v1.MemberStatement
+	16, // 69: ruche.coordinator.v1.Mesh.FetchContribution:output_type -> ruche.coordinator.v1.UploadRequest
+	17, // 70: ruche.coordinator.v1.Mesh.FetchSum:output_type -> ruche.coordinator.v1.Chunk
+	17, // 71: ruche.coordinator.v1.Mesh.FetchAdapter:output_type -> ruche.coordinator.v1.Chunk
+	27, // 72: ruche.coordinator.v1.Mesh.Status:output_type -> ruche.coordinator.v1.MemberStatus
+	57, // [57:73] is the sub-list for method output_type
+	41, // [41:57] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_coordinator_coordpb_coordinator_proto_init() }
@@ -2669,11 +2926,11 @@ func file_coordinator_coordpb_coordinator_proto_init() {
 	if File_coordinator_coordpb_coordinator_proto != nil {
 		return
 	}
-	file_coordinator_coordpb_coordinator_proto_msgTypes[14].OneofWrappers = []any{
+	file_coordinator_coordpb_coordinator_proto_msgTypes[16].OneofWrappers = []any{
 		(*UploadRequest_Open)(nil),
 		(*UploadRequest_Chunk)(nil),
 	}
-	file_coordinator_coordpb_coordinator_proto_msgTypes[31].OneofWrappers = []any{
+	file_coordinator_coordpb_coordinator_proto_msgTypes[33].OneofWrappers = []any{
 		(*Command_KeyPackage)(nil),
 		(*Command_DeviceCert)(nil),
 		(*Command_Propose)(nil),
@@ -2687,6 +2944,7 @@ func file_coordinator_coordpb_coordinator_proto_init() {
 		(*Command_Result)(nil),
 		(*Command_Abort)(nil),
 		(*Command_TickUnixMs)(nil),
+		(*Command_Erasure)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2694,7 +2952,7 @@ func file_coordinator_coordpb_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coordinator_coordpb_coordinator_proto_rawDesc), len(file_coordinator_coordpb_coordinator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

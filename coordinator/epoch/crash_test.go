@@ -156,9 +156,16 @@ func checkAfterDeath(t *testing.T, root string, s said) {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
-		if entry.Name() != "4" {
+		if entry.Name() != "4" && entry.Name() != "erased-4" {
 			t.Errorf("left behind: %s", entry.Name())
 		}
+	}
+	erased, err := Erased(root)
+	if err != nil || len(erased) > 0 && len(epochs) > 0 || s.destroyed && len(erased) != 1 {
+		t.Errorf("erased are %v beside %d epochs: %v", erased, len(epochs), err)
+	}
+	if left, err := os.ReadDir(filepath.Join(root, "erased-4")); len(left) != 0 {
+		t.Errorf("of an erased epoch is left %v, %v", left, err)
 	}
 	if s.destroyed && len(epochs) != 0 {
 		t.Fatal("a destroyed epoch came back")

@@ -11,6 +11,7 @@
 //	  7/votes       storage/durable.Records: begin, then vote, reveal and expired records
 //	  .new-8/       an epoch that was being made: nobody has seen its public keys
 //	  .gone-6/      an epoch that is being erased
+//	  erased-4/     empty: its keys were erased, and the log does not hold the member's word for it yet
 //	  damaged-5/    what was left of a damaged epoch: its votes, for a person to look at; no keys
 //
 // The folder 7/ appears by one rename when both files are on the disk, and leaves by one rename before anything in it is

@@ -244,8 +244,17 @@ func TestSealKeyOpensBoxesUntilTheEpochIsDestroyed(t *testing.T) {
 			t.Errorf("%s after Destroy: %v", name, err)
 		}
 	}
-	if entries, err := os.ReadDir(root); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 || entries[0].Name() != "erased-3" {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if erased, err := Erased(root); err != nil || len(erased) != 1 || erased[0] != 3 {
+		t.Errorf("erased: %v, %v", erased, err)
+	}
+	if err := errors.Join(Forget(root, 3), Forget(root, 3)); err != nil {
+		t.Error(err)
+	}
+	if erased, err := Erased(root); err != nil || len(erased) != 0 {
+		t.Errorf("forgotten: %v, %v", erased, err)
 	}
 	if _, err := Open(root, 3); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a destroyed epoch: %v", err)

@@ -2,6 +2,7 @@ package epoch
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,8 +13,8 @@ func (d disk) alarm(root string, number uint64, reason error) *AlarmError {
 	return &AlarmError{Epoch: number, Reason: reason, Erase: d.erase(root, number, true)}
 }
 
-// erase makes an epoch unopenable, overwrites and removes its keys, and removes its folder, or with keepVotes leaves the
-// vote file in a folder of another name. Every step may be repeated; a crash in between is finished by Load.
+// erase makes an epoch unopenable, overwrites and removes its keys, and leaves an empty folder that says so, or with
+// keepVotes the vote file in a folder of another name. Every step may be repeated; a crash in between is finished by Load.
 func (d disk) erase(root string, number uint64, keepVotes bool) error {
 	dir, gone := folder(root, "", number), folder(root, gonePrefix, number)
 	if _, err := os.Stat(gone); err == nil {
@@ -36,7 +37,42 @@ func (d disk) erase(root string, number uint64, keepVotes bool) error {
 			return nil
 		}
 	}
-	return d.wipe(gone)
+	return d.retire(root, number)
+}
+
+// retire empties the folder of an epoch that is being erased and gives it the name of one that is.
+func (d disk) retire(root string, number uint64) error {
+	gone, erased := folder(root, gonePrefix, number), folder(root, erasedPrefix, number)
+	if _, err := os.Stat(gone); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if _, err := os.Stat(erased); err == nil { // of an earlier epoch of this number, which nobody saw
+		return d.wipe(gone)
+	}
+	if err := d.empty(gone); err != nil {
+		return err
+	}
+	return d.rename(gone, erased)
+}
+
+// Erased lists the epochs of which root shows that their keys were erased, ascending: each until Forget, a damaged one
+// for as long as its votes lie there. A folder that was lost with its keys is not among them.
+func Erased(root string) ([]uint64, error) {
+	found, err := scan(root)
+	if err != nil {
+		return nil, fmt.Errorf("erased epochs: %w", err)
+	}
+	return found.erased, nil
+}
+
+// Forget removes what Erased knows an epoch by, once the consortium knows it too.
+func Forget(root string, number uint64) error {
+	if err := hostDisk().remove(folder(root, erasedPrefix, number)); err != nil {
+		return fmt.Errorf("epoch %d: %w", number, err)
+	}
+	return nil
 }
 
 // wipeKeys overwrites and removes every file of a folder but the vote file: temporary files may hold keys as well.
@@ -66,13 +102,18 @@ func (d disk) wipeKeys(dir string) error {
 
 // wipe removes a folder of an epoch, overwriting what may be secret. A folder that is not there is wiped.
 func (d disk) wipe(dir string) error {
+	if err := d.empty(dir); err != nil {
+		return err
+	}
+	return d.remove(dir)
+}
+
+func (d disk) empty(dir string) error {
 	if err := d.wipeKeys(dir); err != nil {
 		return err
 	}
 	if _, err := os.Stat(dir); err == nil {
-		if err := d.remove(filepath.Join(dir, votesName)); err != nil {
-			return err
-		}
+		return d.remove(filepath.Join(dir, votesName))
 	}
-	return d.remove(dir)
+	return nil
 }

@@ -23,6 +23,7 @@ const (
 	votesName     = "votes"
 	newPrefix     = ".new-"
 	gonePrefix    = ".gone-"
+	erasedPrefix  = "erased-"
 	damagedPrefix = "damaged-"
 )
 
@@ -237,8 +238,13 @@ func (d disk) load(root string) (epochs []*Epoch, alarms []*AlarmError, err erro
 	if len(found.epochs) > epochsMax {
 		return nil, nil, fmt.Errorf("loading epochs: folder %s holds %d, limit %d", root, len(found.epochs), epochsMax)
 	}
-	for _, dir := range found.leftovers {
+	for _, dir := range found.made {
 		if err := d.wipe(dir); err != nil {
+			return nil, nil, fmt.Errorf("loading epochs: %w", err)
+		}
+	}
+	for _, number := range found.gone {
+		if err := d.retire(root, number); err != nil {
 			return nil, nil, fmt.Errorf("loading epochs: %w", err)
 		}
 	}
@@ -259,8 +265,10 @@ func (d disk) load(root string) (epochs []*Epoch, alarms []*AlarmError, err erro
 
 // contents is what a root holds.
 type contents struct {
-	epochs    []uint64 // ascending
-	leftovers []string // half made or half erased
+	epochs []uint64 // ascending
+	made   []string // folders of epochs half made
+	gone   []uint64 // half erased
+	erased []uint64 // ascending, each once: erased, or damaged and its keys destroyed
 }
 
 func scan(root string) (contents, error) {
@@ -276,16 +284,32 @@ func scan(root string) (contents, error) {
 		if !entry.IsDir() {
 			continue
 		}
-		if strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, gonePrefix) {
-			out.leftovers = append(out.leftovers, filepath.Join(root, name))
-			continue
-		}
-		if n, err := strconv.ParseUint(name, 10, 64); err == nil && strconv.FormatUint(n, 10) == name {
+		if strings.HasPrefix(name, newPrefix) {
+			out.made = append(out.made, filepath.Join(root, name))
+		} else if n, ok := numbered(name, ""); ok {
 			out.epochs = append(out.epochs, n)
+		} else if n, ok := numbered(name, gonePrefix); ok {
+			out.gone = append(out.gone, n)
+		} else if n, ok := numbered(name, erasedPrefix); ok {
+			out.erased = append(out.erased, n)
+		} else if n, ok := numbered(name, damagedPrefix); ok {
+			out.erased = append(out.erased, n)
 		}
 	}
 	slices.Sort(out.epochs)
+	slices.Sort(out.erased)
+	out.erased = slices.Compact(out.erased)
 	return out, nil
+}
+
+// numbered reads an epoch's number from the name that folder gives.
+func numbered(name, prefix string) (uint64, bool) {
+	digits, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	return n, err == nil && strconv.FormatUint(n, 10) == digits
 }
 
 func folder(root, prefix string, number uint64) string {

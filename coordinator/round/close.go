@@ -57,11 +57,11 @@ func (r *round) closing(hash label.Hash) *closing {
 }
 
 // apply adds a member's verdicts. The first Close to be complete with a legal set decides.
-func (c ackCommand) apply(m *Machine, _ uint64) []Outcome {
-	return []Outcome{m.addAck(c.said, c.ack)}
+func (c ackCommand) apply(m *Machine, index uint64) []Outcome {
+	return []Outcome{m.addAck(c.said, c.ack, index)}
 }
 
-func (m *Machine) addAck(s said, a *statement.Ack) Outcome {
+func (m *Machine) addAck(s said, a *statement.Ack, index uint64) Outcome {
 	r := m.rounds[s.round]
 	if r == nil {
 		return refuse(UnknownRound, s.round.String())
@@ -85,7 +85,7 @@ func (m *Machine) addAck(s said, a *statement.Ack) Outcome {
 	if err := r.verify(label.StmtAck, s); err != nil {
 		return refuse(BadSignature, err.Error())
 	}
-	cl.acks[s.member] = &ack{signed: s.signed, verdicts: a.Verdicts}
+	cl.acks[s.member] = &ack{signed: s.signed, verdicts: a.Verdicts, index: index}
 	if set, ok := m.evaluate(r, cl); ok {
 		m.decideSet(r, set)
 	}

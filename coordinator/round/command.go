@@ -109,8 +109,12 @@ type (
 		said
 		result *statement.Result
 	}
-	abortCommand struct{ said }
-	tickCommand  int64
+	abortCommand   struct{ said }
+	erasureCommand struct {
+		signed  statement.Signed
+		erasure *statement.Erasure
+	}
+	tickCommand int64
 )
 
 // said is one member's signed statement about one round.
@@ -145,6 +149,13 @@ func parse(ch *charter.Charter, cmd *coordpb.Command) (command, error) {
 			return nil, err
 		}
 		return deviceCertCommand{s, cert}, nil
+	case *coordpb.Command_Erasure:
+		s := FromSigned(c.Erasure)
+		e, err := statement.VerifyErasure(ch, s)
+		if err != nil {
+			return nil, err
+		}
+		return erasureCommand{s, e}, nil
 	case *coordpb.Command_Propose:
 		rc, err := statement.ParseRoundConfig(c.Propose)
 		if err != nil {

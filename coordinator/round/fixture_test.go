@@ -100,6 +100,11 @@ func (c *consortium) freshPackage(t testing.TB, j int, nowMs int64) *coordpb.Com
 	return KeyPackageCommand(statement.SignMember(c.identities[j], label.StmtKeyPackage, k.Bytes()))
 }
 
+func (c *consortium) erasure(j int, epoch uint64, nowMs int64) *coordpb.Command {
+	x := &statement.Erasure{Charter: c.ch.Hash(), Member: j, Epoch: epoch, AtMs: nowMs}
+	return ErasureCommand(statement.SignMember(c.identities[j], label.StmtErasure, x.Bytes()))
+}
+
 func (c *consortium) device(t testing.TB, name string) *identity.Key {
 	if c.devices[name] == nil {
 		c.devices[name] = c.key(t)

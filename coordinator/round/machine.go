@@ -16,6 +16,7 @@ type Machine struct {
 	timeMs  int64  // log time: the greatest tick
 
 	packages []*keyPackage               // by member; nil before the first
+	epochs   [][]*lived                  // by member: the last it published, ascending
 	devices  map[label.Hash]*device      // by device id
 	tokens   []map[label.Hash]label.Hash // by authority: token hash to device id
 	lines    []*line                     // in the charter's order of tasks
@@ -24,7 +25,7 @@ type Machine struct {
 
 // New returns the state before the first entry.
 func New(ch *charter.Charter) *Machine {
-	m := &Machine{ch: ch, packages: make([]*keyPackage, ch.N), devices: map[label.Hash]*device{},
+	m := &Machine{ch: ch, packages: make([]*keyPackage, ch.N), epochs: make([][]*lived, ch.N), devices: map[label.Hash]*device{},
 		tokens: make([]map[label.Hash]label.Hash, ch.N), rounds: map[label.Hash]*round{}}
 	for i := range m.tokens {
 		m.tokens[i] = map[label.Hash]label.Hash{}

@@ -425,6 +425,9 @@ func FuzzApply(f *testing.F) {
 	for _, data := range l.all {
 		f.Add(data)
 	}
+	erasure, err := proto.Marshal(l.c.erasure(0, 1, l.nowMs))
+	must(f, err)
+	f.Add(erasure)
 	snapshot := l.m.Snapshot()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := New(l.c.ch)
@@ -443,6 +446,10 @@ func FuzzApply(f *testing.F) {
 
 func FuzzRestore(f *testing.F) {
 	l, _ := open(f, options{n: 1, f: 0, nMin: 3, nMax: 6, kind: charter.KindLoRA}, 1)
+	f.Add(l.m.Snapshot())
+	l.nowMs += 25 * 3600 * 1000
+	l.apply(f, TickCommand(l.nowMs))
+	l.apply(f, l.c.erasure(0, 1, l.nowMs))
 	f.Add(l.m.Snapshot())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := New(l.c.ch)

@@ -25,6 +25,7 @@ func (m *Machine) addPackage(k keyPackage) Outcome {
 		return refuse(Outdated, fmt.Sprintf("member %d: epoch %d ended before the log time", k.parsed.Member, k.parsed.Epoch))
 	}
 	m.packages[k.parsed.Member] = &k
+	m.published(k.parsed)
 	return Outcome{Code: OK}
 }
 

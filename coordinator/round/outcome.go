@@ -27,6 +27,7 @@ const (
 	// Key packages and certificates.
 	StaleEpoch   Code = "stale_epoch" // epochs increase strictly
 	Outdated     Code = "outdated"    // expired at the log time
+	UnknownEpoch Code = "unknown_epoch"
 	TokenUsed    Code = "token_used"
 	DeviceLimit  Code = "device_limit"
 	OtherCharter Code = "other_charter"

@@ -50,6 +50,15 @@ func toSignatures(in []statement.MemberSignature) []*coordpb.MemberSignature {
 	return out
 }
 
+// ToWait puts w into its envelope.
+func ToWait(w Wait) *coordpb.Wait {
+	out := &coordpb.Wait{What: w.What, Have: uint32(w.Have), Need: uint32(w.Need)}
+	for _, j := range w.Lacks.Members() {
+		out.Lacks = append(out.Lacks, uint32(j))
+	}
+	return out
+}
+
 func roundStatement(round label.Hash, member int, s statement.Signed) *coordpb.RoundStatement {
 	return &coordpb.RoundStatement{RoundId: round[:], Member: uint32(member), Statement: ToSigned(s)}
 }
@@ -64,6 +73,11 @@ func KeyPackageCommand(s statement.Signed) *coordpb.Command {
 // DeviceCertCommand enrols a device.
 func DeviceCertCommand(s statement.Signed) *coordpb.Command {
 	return &coordpb.Command{Command: &coordpb.Command_DeviceCert{DeviceCert: ToSigned(s)}}
+}
+
+// ErasureCommand says that a member erased an epoch's keys.
+func ErasureCommand(s statement.Signed) *coordpb.Command {
+	return &coordpb.Command{Command: &coordpb.Command_Erasure{Erasure: ToSigned(s)}}
 }
 
 // ProposeCommand proposes a round.

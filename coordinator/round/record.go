@@ -14,7 +14,8 @@ type Detail byte
 const (
 	// Ends holds what proves a round's config and its end: enough for a device.
 	Ends Detail = iota
-	// Everything holds besides every Accept, Close and Ack and the devices' certificates: enough to derive S again.
+	// Everything holds besides every Accept, Close and Ack and the devices' certificates, enough to derive S again, the
+	// Aborts, who has erased its keys, and what the round waits for.
 	Everything
 )
 
@@ -29,7 +30,7 @@ func (m *Machine) Record(id label.Hash, detail Detail) (*coordpb.RoundRecord, bo
 		Config: &coordpb.Certificate{Body: v.Body, Signatures: toSignatures(v.Signatures)},
 		Phase:  v.Phase.String(), Death: v.Death.String(),
 		Votes: toStatements(v.Votes), Expired: toStatements(v.Expired), Reveals: toStatements(v.Reveals),
-		Refused: map[string]uint32{}, Seq: r.rc.Seq, TaskId: r.rc.Task, RoundId: v.ID[:], UploadBytes: v.Bytes,
+		Refused: map[string]uint32{}, Reason: v.Reason, Seq: r.rc.Seq, TaskId: r.rc.Task, RoundId: v.ID[:], UploadBytes: v.Bytes,
 	}
 	if v.Result != nil {
 		out.Result = &coordpb.Certificate{Body: v.ResultBody, Signatures: toSignatures(v.ResultSignatures)}
@@ -53,6 +54,21 @@ func (m *Machine) Record(id label.Hash, detail Detail) (*coordpb.RoundRecord, bo
 }
 
 func (m *Machine) recordContributions(out *coordpb.RoundRecord, r *round) {
+	for j, a := range r.aborts {
+		if a != nil {
+			out.Aborts = append(out.Aborts, ToMemberStatement(statement.MemberStatement{Member: j, Statement: *a}))
+		}
+	}
+	for _, j := range r.listed.Members() {
+		if k, ok := r.rc.Package(j); ok {
+			if s, ok := m.Erasure(j, k.Epoch); ok {
+				out.Erasures = append(out.Erasures, ToMemberStatement(statement.MemberStatement{Member: j, Statement: s}))
+			}
+		}
+	}
+	for _, w := range m.Waits(r.id) {
+		out.Waits = append(out.Waits, ToWait(w))
+	}
 	for i := range r.accepts {
 		out.Accepts = append(out.Accepts, r.accepts[i].Bytes())
 		if d := m.devices[r.accepts[i].Device]; d != nil {
@@ -66,6 +82,7 @@ func (m *Machine) recordContributions(out *coordpb.RoundRecord, r *round) {
 		for j, a := range c.acks {
 			if a != nil {
 				out.Acks = append(out.Acks, ToMemberStatement(statement.MemberStatement{Member: j, Statement: a.signed}))
+				out.AckIndexes = append(out.AckIndexes, a.index)
 			}
 		}
 	}

@@ -46,6 +46,9 @@ func (m *Machine) decodeState(d *reader) error {
 		}
 		m.packages[j] = &keyPackage{s, k}
 	}
+	if err := m.decodeEpochs(d); err != nil {
+		return d.or(err)
+	}
 	if err := m.decodeDevices(d); err != nil {
 		return d.or(err)
 	}
@@ -312,7 +315,7 @@ func (m *Machine) decodeCloses(d *reader, r *round) error {
 			if a.Close != cl.hash || !c.Active.Has(j) || len(a.Verdicts) != len(r.accepts) {
 				return fmt.Errorf("ack of member %d is not of its close", j)
 			}
-			cl.acks[j] = &ack{s.signed, a.Verdicts}
+			cl.acks[j] = &ack{signed: s.signed, verdicts: a.Verdicts, index: d.u64()}
 		}
 		r.closes = append(r.closes, cl)
 		if set, ok := m.evaluate(r, cl); ok {

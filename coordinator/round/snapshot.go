@@ -10,7 +10,7 @@ import (
 )
 
 // snapshotVersion is the format that Snapshot writes and Restore reads.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // snapshotMagic begins every snapshot.
 const snapshotMagic = "ruche round state\x00"
@@ -43,6 +43,7 @@ func (m *Machine) encodeState(w *writer) {
 			w.signed(k.signed)
 		}
 	}
+	m.encodeEpochs(w)
 	w.u32(uint32(len(m.devices)))
 	for _, id := range sortedHashes(m.devices) {
 		w.signed(m.devices[id].signed)
@@ -112,6 +113,9 @@ func (r *round) encode(w *writer) {
 		w.i64(c.atMs)
 		for j := range c.acks {
 			w.optional(c.acks[j] != nil, func() statement.Signed { return c.acks[j].signed })
+			if c.acks[j] != nil {
+				w.u64(c.acks[j].index)
+			}
 		}
 	}
 }

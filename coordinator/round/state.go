@@ -99,6 +99,7 @@ type closing struct {
 type ack struct {
 	signed   statement.Signed
 	verdicts []statement.Verdict
+	index    uint64 // of its entry
 }
 
 type vote struct {

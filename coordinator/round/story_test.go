@@ -56,7 +56,7 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		return fmt.Sprintf("(%d,%d): q %d, needed up %d, M at least %d\n", o.n, o.f, s.c.ch.Q, s.c.ch.Needed(), s.c.ch.ActiveMin())
 	}
 	s.step(t, d, &out)
-	if v, ok := s.m.Newest("steps"); ok && d.Cmd != "show" && d.Cmd != "due" {
+	if v, ok := s.m.Newest("steps"); ok && !slices.Contains([]string{"show", "due", "waits", "erasures"}, d.Cmd) {
 		fmt.Fprintf(&out, "round %d is %s%s\n", v.Config.Seq, v.Phase, suffix(v))
 	}
 	return out.String()
@@ -189,6 +189,16 @@ func (s *story) step(t *testing.T, d *datadriven.TestData, out *strings.Builder)
 		members(func(j int) *coordpb.Command { return s.c.reveal(j, v.ID, v.Decision, lie) })
 	case "result":
 		members(func(j int) *coordpb.Command { return s.c.result(j, v.ID, v.Decision, lie) })
+	case "erase": // of an epoch: the first, or the one named
+		members(func(j int) *coordpb.Command { return s.c.erasure(j, uint64(number(d, "epoch", 1)), s.nowMs) })
+	case "erasures":
+		for j := range s.c.ch.N {
+			fmt.Fprintf(out, "%d: erased to %d, owes %v\n", j, s.m.Erased(j), s.m.ErasuresDue(j))
+		}
+	case "waits":
+		for _, w := range s.m.Waits(v.ID) {
+			fmt.Fprintf(out, "%s: %d of %d, lacks %v\n", w.What, w.Have, w.Need, w.Lacks)
+		}
 	case "due":
 		for j := range s.c.ch.N {
 			var list []string

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/crypto/label"
 )
 
@@ -190,6 +191,24 @@ func ParseErasure(b []byte) (*Erasure, error) {
 	}
 	if x.Epoch == 0 {
 		return nil, errors.New("erasure has epoch 0, epochs begin at 1")
+	}
+	return x, nil
+}
+
+// VerifyErasure parses s and checks that the member it names signed it under this charter.
+func VerifyErasure(ch *charter.Charter, s Signed) (*Erasure, error) {
+	x, err := ParseErasure(s.Body)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case x.Charter != ch.Hash():
+		return nil, errors.New("erasure is of another charter")
+	case x.Member >= ch.N:
+		return nil, errors.New("erasure is of no member")
+	}
+	if err := ch.Members[x.Member].Identity.Verify(label.StmtErasure, s.Body, s.Signature); err != nil {
+		return nil, err
 	}
 	return x, nil
 }
