@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 BINARIES := ruche-node ruche-coordinator ruche ruche-demo
 
-.PHONY: help build demo test race check bench fuzz generate pretrain clean
+.PHONY: help build demo test race faults check bench fuzz generate pretrain clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: ## every test; says in one line what it skipped
 
 race: ## the protocol's tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./coordinator/... ./storage/... ./aggregation/committee ./node/participant ./cmd/internal/lab
+
+faults: ## fails and kills at every durable step, before and after, and looks at everything
+	$(GO) test -tags faults -run Fault -timeout 30m ./storage/... ./coordinator/... ./node/... ./cmd/internal/lab
 
 check: ## format, vet, generated code, then the tests
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }

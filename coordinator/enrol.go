@@ -18,6 +18,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/identity"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // Tokens are written without padding in lower case: they are read aloud and typed.
@@ -34,7 +35,8 @@ func NewToken(dir string, rand io.Reader) (string, error) {
 	if err := durable.MkdirAll(folder, 0o700); err != nil {
 		return "", err
 	}
-	if err := durable.WriteFile(tokenPath(dir, statement.HashToken(token)), nil, 0o600); err != nil {
+	path := tokenPath(dir, statement.HashToken(token))
+	if err := fault.Step("token", path, func() error { return durable.WriteFile(path, nil, 0o600) }); err != nil {
 		return "", err
 	}
 	return tokenEncoding.EncodeToString(token), nil

@@ -13,6 +13,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/crypto/identity"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
 
@@ -70,7 +71,8 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 	}
 	store[6], store[8] = store[6]&0x0f|0x40, store[8]&0x3f|0x80 // RFC 9562, version 4
 	for name, secret := range map[string][]byte{"identity.key": ik.Bytes(), "authority.key": ea.Bytes(), "tls.key": seed} {
-		if err := durable.WriteFile(filepath.Join(keys, name), secret, 0o600); err != nil {
+		path := filepath.Join(keys, name)
+		if err := fault.Step("member-key", path, func() error { return durable.WriteFile(path, secret, 0o600) }); err != nil {
 			return nil, err
 		}
 	}
@@ -89,7 +91,8 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 		return nil, err
 	}
 	// The card is written last: a folder with a card is complete.
-	if err := durable.WriteFile(filepath.Join(dir, cardFile), signed, 0o644); err != nil {
+	path := filepath.Join(dir, cardFile)
+	if err := fault.Step("card", path, func() error { return durable.WriteFile(path, signed, 0o644) }); err != nil {
 		return nil, err
 	}
 	return OpenHome(dir, rand)

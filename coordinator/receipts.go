@@ -13,6 +13,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // receipts remembers what this member signed receipts for, so that no leader can take an Accept back that a device was
@@ -131,7 +132,8 @@ func (r *receipts) note(id label.Hash, revealMs int64, header label.Hash, index 
 	case ok:
 		return alarmf("round %s: the log holds at index %d an Accept that this member receipted at index %d", id, index, old)
 	}
-	if err := got.file.Append(binary.BigEndian.AppendUint64(bytes.Clone(header[:]), index)); err != nil {
+	record := binary.BigEndian.AppendUint64(bytes.Clone(header[:]), index)
+	if err := fault.Step("receipt", r.dir, func() error { return got.file.Append(record) }); err != nil {
 		delete(r.rounds, id) // whether it is in the file only the file knows: the next try reads it again
 		return errors.Join(err, got.file.Close())
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // modelsGroup holds every published state.
@@ -199,7 +200,7 @@ func (m *Member) keepModel(model layout.Model) error {
 	if m.results.Has(modelsGroup, h) {
 		return nil
 	}
-	return m.results.Put(modelsGroup, h, label.TagModel, b)
+	return fault.Step("model", m.cfg.Home.Dir, func() error { return m.results.Put(modelsGroup, h, label.TagModel, b) })
 }
 
 // followPublished fetches the published states that the log holds and this member does not: it was down, or late, when the
@@ -256,7 +257,8 @@ func (m *Member) keepDerived(id, model label.Hash) error {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(dir, id.String()), []byte(model.String()), 0o600)
+	path := filepath.Join(dir, id.String())
+	return fault.Step("derived", path, func() error { return durable.WriteFile(path, []byte(model.String()), 0o600) })
 }
 
 // derived is the state that this member derived for a round; false if it derived none.

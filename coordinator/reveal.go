@@ -17,6 +17,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // signReveal folds y and this member's masks over the certified set and signs their hashes (SA 2.3, Reveal). The order
@@ -157,7 +158,7 @@ func (m *Member) keepVector(id label.Hash, tag string, v []uint32) (label.Hash, 
 	if m.sums.Has(id.String(), h) {
 		return h, nil
 	}
-	return h, m.sums.Put(id.String(), h, tag, b)
+	return h, fault.Step("sum", m.cfg.Home.Dir, func() error { return m.sums.Put(id.String(), h, tag, b) })
 }
 
 // mayServe decides whether a vector may leave this member: only one that its own signed Reveal in the log names, under a

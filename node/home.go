@@ -15,6 +15,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/identity"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
 
@@ -97,7 +98,7 @@ func Init(dir string, o InitOptions, rand io.Reader) (*Home, error) {
 			return nil, err
 		}
 		secret := key.Bytes()
-		err = durable.WriteFile(path, secret, 0o600)
+		err = fault.Step("device-key", path, func() error { return durable.WriteFile(path, secret, 0o600) })
 		clear(secret)
 		if err != nil {
 			return nil, err
@@ -112,7 +113,8 @@ func Init(dir string, o InitOptions, rand io.Reader) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, infoFile), append(b, '\n'), 0o600); err != nil {
+	path = filepath.Join(dir, infoFile)
+	if err := fault.Step("device", path, func() error { return durable.WriteFile(path, append(b, '\n'), 0o600) }); err != nil {
 		return nil, err
 	}
 	return OpenHome(dir)

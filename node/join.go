@@ -23,6 +23,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/crypto/pin"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // PinnedError says that a device is asked to take another charter than the one it has pinned.
@@ -106,10 +107,12 @@ func Join(ctx context.Context, dir, charterPath, address, token string, now func
 	case cert.ExpiresMs <= now().UnixMilli():
 		return nil, fmt.Errorf("the member's answer is a certificate that ended at %s, and this device's clock says %s", time.UnixMilli(cert.ExpiresMs).UTC().Format(time.RFC3339), now().UTC().Format(time.RFC3339))
 	}
-	if err := durable.WriteFile(filepath.Join(dir, charterFile), raw, 0o644); err != nil {
+	path := filepath.Join(dir, charterFile)
+	if err := fault.Step("charter", path, func() error { return durable.WriteFile(path, raw, 0o644) }); err != nil {
 		return nil, err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, certFile), signed.Bytes(), 0o600); err != nil {
+	path = filepath.Join(dir, certFile)
+	if err := fault.Step("certificate", path, func() error { return durable.WriteFile(path, signed.Bytes(), 0o600) }); err != nil {
 		return nil, err
 	}
 	return h.joined(ch, cert, false), nil

@@ -9,6 +9,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/identity"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/crypto/seal"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // VersionError is a file of a later release. It is not damage: the epoch is left alone and not opened.
@@ -96,6 +97,17 @@ func (k Kind) String() string {
 		return "expired"
 	}
 	return fmt.Sprintf("kind %d", byte(k))
+}
+
+// step is the durable write of a record of this kind.
+func (k Kind) step(path string, write func() error) error {
+	switch k {
+	case KindVote:
+		return fault.Step("vote", path, write)
+	case KindReveal:
+		return fault.Step("reveal", path, write)
+	}
+	return fault.Step("expired", path, write)
 }
 
 // The stored form of a record: version[1] kind[1], then of a begin record epoch[8] vote public key[32], of the others

@@ -29,6 +29,7 @@ type Epoch struct {
 	voteKey  *identity.Key
 	votes    votes
 	promises promises
+	unsure   error // why the file may hold a record that promises lacks
 	closed   bool
 }
 
@@ -111,8 +112,12 @@ func (e *Epoch) recordLocked(r record) error {
 	if already {
 		return nil
 	}
-	if err := e.votes.Append(b); err != nil {
-		return fmt.Errorf("epoch %d: %v of round %v: %w", e.number, r.kind, r.round, err)
+	if e.unsure != nil {
+		return e.unsure
+	}
+	if err := r.kind.step(e.root, func() error { return e.votes.Append(b) }); err != nil {
+		e.unsure = fmt.Errorf("epoch %d: %v of round %v: %w", e.number, r.kind, r.round, err)
+		return e.unsure
 	}
 	e.promises.add(r)
 	return nil

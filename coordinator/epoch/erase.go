@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // alarm destroys the keys of an epoch, keeps its votes under another name, and says so.
@@ -54,7 +56,7 @@ func (d disk) retire(root string, number uint64) error {
 	if err := d.empty(gone); err != nil {
 		return err
 	}
-	return d.rename(gone, erased)
+	return fault.Step("erased", root, func() error { return d.rename(gone, erased) })
 }
 
 // Erased lists the epochs of which root shows that their keys were erased, ascending: each until Forget, a damaged one

@@ -16,6 +16,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/crypto/seal"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 const (
@@ -106,7 +107,7 @@ func (d disk) create(root string, number uint64, rand io.Reader) (*Epoch, error)
 	if err := v.Close(); err != nil {
 		return fail(err)
 	}
-	if err := d.rename(temp, folder(root, "", number)); err != nil {
+	if err := fault.Step("epoch", root, func() error { return d.rename(temp, folder(root, "", number)) }); err != nil {
 		return fail(err)
 	}
 	return d.open(root, number)

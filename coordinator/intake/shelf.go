@@ -17,6 +17,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/blob"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // Shelf keeps contributions on disk. It is safe for concurrent use.
@@ -188,7 +189,7 @@ func (s *Shelf) writeHead(c *Contribution) error {
 	s.mu.Lock()
 	s.unsure[p]++
 	s.mu.Unlock()
-	err := durable.WriteFile(s.headPath(p), c.head, 0o600)
+	err := fault.Step("head", s.heads, func() error { return durable.WriteFile(s.headPath(p), c.head, 0o600) })
 	if err != nil {
 		if gone := os.Remove(s.headPath(p)); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 			return errors.Join(err, gone) // and unsure for ever
@@ -269,7 +270,7 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 			return storeError(err)
 		}
 	}
-	return storeError(w.Commit())
+	return storeError(fault.Step("y", s.heads, w.Commit))
 }
 
 func full(c *Contribution) error {

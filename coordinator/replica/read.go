@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // Applied is the index of the last command or configuration that the FSM has seen.
@@ -31,7 +33,7 @@ func (r *Replica) EnsureApplied(index uint64) error {
 	if applied < index {
 		return fmt.Errorf("%w: index %d, applied %d", ErrNotApplied, index, applied)
 	}
-	if err := r.opts.Log.SetApplied(applied); err != nil {
+	if err := fault.Step("applied", r.opts.Dir, func() error { return r.opts.Log.SetApplied(applied) }); err != nil {
 		return fmt.Errorf("guarding index %d: %w", applied, err)
 	}
 	r.durable.Store(applied)

@@ -10,6 +10,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // A snapshot on disk and on the wire, version 1, integers big-endian:
@@ -164,7 +166,7 @@ func (a *admission) Close() error {
 		a.SnapshotSink.Cancel()
 		return err
 	}
-	if err := a.SnapshotSink.Close(); err != nil {
+	if err := fault.Step("snapshot", a.replica.opts.Dir, a.SnapshotSink.Close); err != nil {
 		return err
 	}
 	a.replica.opts.Log.SetSnapshot(a.index)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/ruche-federation/ruche/storage/fault"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
 
@@ -162,7 +163,7 @@ func (j *Journal) add(user string, texts []string) error {
 	next := j.count
 	maxBytes, maxCount := j.db.MaxBatchBytes()/batchPart, j.db.MaxBatchCount()/batchPart
 	for len(texts) > 0 {
-		err := j.db.Batch(func(b *vault.Batch) error {
+		fill := func(b *vault.Batch) error {
 			size, count := 0, 0
 			for len(texts) > 0 {
 				key, value, err := encodeRecord(Record{Seq: next, User: user, Text: texts[0], ImportedAt: now})
@@ -184,8 +185,8 @@ func (j *Journal) add(user string, texts []string) error {
 				next, texts = next+1, texts[1:]
 			}
 			return b.Set(headKey, binary.BigEndian.AppendUint64(nil, uint64(next)))
-		})
-		if err != nil {
+		}
+		if err := fault.Step("journal", j.dir, func() error { return j.db.Batch(fill) }); err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
 	}

@@ -2,11 +2,13 @@ package participant
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // Kinds of ledger entries.
@@ -32,25 +34,46 @@ type Entry struct {
 	End      string     `json:"end,omitempty"`      // end: EndPublished, EndDead or EndExpired
 }
 
+// step is the durable write of an entry of this kind.
+func (e *Entry) step(path string, write func() error) error {
+	switch e.Kind {
+	case KindContribution:
+		return fault.Step("debit", path, write)
+	case KindAck:
+		return fault.Step("ack", path, write)
+	}
+	return fault.Step("end", path, write)
+}
+
 // Ledger is the append-only, hash-chained record of what left the device.
 type Ledger struct {
-	records *durable.Records
+	path    string
+	records *durable.Records // nil after a failed write, until the file is opened again
 	entries []Entry
 }
 
 // OpenLedger opens or makes the ledger at path. A damaged one is an error: a device that cannot know what it sent
 // must not send.
 func OpenLedger(path string) (*Ledger, error) {
-	records, raw, err := durable.OpenRecords(path, durable.RecordsOptions{Tag: label.TagRecord, MaxRecord: entryBytesMax})
+	l := &Ledger{path: path}
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Ledger) open() error {
+	records, raw, err := durable.OpenRecords(l.path, durable.RecordsOptions{Tag: label.TagRecord, MaxRecord: entryBytesMax})
 	if err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
+		return fmt.Errorf("ledger: %w", err)
 	}
 	entries, err := parseEntries(raw)
 	if err != nil {
 		records.Close()
-		return nil, fmt.Errorf("ledger %s: %w", path, err)
+		return fmt.Errorf("ledger %s: %w", l.path, err)
 	}
-	return &Ledger{records, entries}, nil
+	l.records, l.entries = records, entries
+	return nil
 }
 
 // ReadLedger reads the entries while another process may be writing.
@@ -72,14 +95,23 @@ func parseEntries(raw [][]byte) ([]Entry, error) {
 	return out, nil
 }
 
-// Append adds an entry; it is on disk when Append returns.
+// Append adds an entry; it is on disk when Append returns. After an error only the file knows whether it is in it, so the
+// file is read again, now or with the next call, which then adds nothing: its caller did not know what it holds.
 func (l *Ledger) Append(e Entry) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	if err := l.records.Append(b); err != nil {
-		return fmt.Errorf("ledger: %w", err)
+	if l.records == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+		return errors.New("ledger: read again after a failed write; nothing was added")
+	}
+	if err := e.step(l.path, func() error { return l.records.Append(b) }); err != nil {
+		failed := l.records
+		l.records = nil
+		return fmt.Errorf("ledger: %w", errors.Join(err, failed.Close(), l.open()))
 	}
 	l.entries = append(l.entries, e)
 	return nil
@@ -89,7 +121,12 @@ func (l *Ledger) Append(e Entry) error {
 func (l *Ledger) Entries() []Entry { return l.entries }
 
 // Close closes the file.
-func (l *Ledger) Close() error { return l.records.Close() }
+func (l *Ledger) Close() error {
+	if l.records == nil {
+		return nil
+	}
+	return l.records.Close()
+}
 
 // upload is what the ledger says of one round's contribution.
 type upload struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // staged is one finished contribution: the bytes that leave, and the certificate of the round they belong to.
@@ -93,7 +94,8 @@ func (p *Participant) stage(s *staged) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(p.stagedPath(s.header.Round), b, 0o600)
+	path := p.stagedPath(s.header.Round)
+	return fault.Step("stage", path, func() error { return durable.WriteFile(path, b, 0o600) })
 }
 
 // staged lists what waits in the folder. A file that does not parse was not written by this program: it is an error.

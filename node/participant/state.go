@@ -14,6 +14,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // state is the last verified result of the task, or the public init.
@@ -132,14 +133,16 @@ func (p *Participant) adopt(ctx context.Context) error {
 
 // keep writes the bytes, then the file that names them.
 func (p *Participant) keep(s state, raw []byte) error {
-	if err := durable.WriteFile(p.adapterPath(s.Model), raw, 0o600); err != nil {
+	path := p.adapterPath(s.Model)
+	if err := fault.Step("adapter", path, func() error { return durable.WriteFile(path, raw, 0o600) }); err != nil {
 		return err
 	}
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(p.currentPath(), b, 0o600)
+	path = p.currentPath()
+	return fault.Step("current", path, func() error { return durable.WriteFile(path, b, 0o600) })
 }
 
 // fetch asks members in turn for the bytes of a state. They name themselves by their hash, so any member will do.

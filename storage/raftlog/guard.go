@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // witness is what the guard knows.
@@ -154,10 +155,12 @@ func (g *guard) set(w witness) error {
 		return g.broken
 	}
 	b := encodeSlot(g.seq+1, w)
-	err := g.put(b, 1-g.trusted)
-	if err == nil {
-		err = g.sync()
-	}
+	err := fault.Step("guard", g.path, func() error {
+		if err := g.put(b, 1-g.trusted); err != nil {
+			return err
+		}
+		return g.sync()
+	})
 	if err == nil {
 		// The other slot is durable now, so this one may be torn. It becomes durable with the next sync, before the
 		// other one is touched again.

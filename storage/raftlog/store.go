@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
 
@@ -234,7 +235,7 @@ func (s *Store) fit(logs []*raft.Log) int {
 
 // write stores entries, the bounds and a part of the sweep in one transaction, and returns the bounds it stored.
 func (s *Store) write(b bounds, logs []*raft.Log) (bounds, error) {
-	err := s.db.Batch(func(batch *vault.Batch) error {
+	store := func(batch *vault.Batch) error {
 		for _, l := range logs {
 			if err := batch.Set(entryKey(l.Index), encodeEntry(l)); err != nil {
 				return err
@@ -249,8 +250,8 @@ func (s *Store) write(b bounds, logs []*raft.Log) (bounds, error) {
 			}
 		}
 		return batch.Set(boundsKey, b.encode())
-	})
-	if err != nil {
+	}
+	if err := fault.Step("entries", s.dir, func() error { return s.db.Batch(store) }); err != nil {
 		return b, fmt.Errorf("raft store: %w", err)
 	}
 	return b, nil
