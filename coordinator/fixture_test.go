@@ -35,17 +35,9 @@ func must(t testing.TB, err error) {
 
 const testTask = "mean"
 
-// newHomes holds the key ceremony of n members; addresses are free ports of this machine.
+// newHomes holds the key ceremony of n members over a small task; addresses are free ports of this machine.
 func newHomes(t testing.TB, n, f int, every time.Duration) []*Home {
 	t.Helper()
-	var homes []*Home
-	var cards []charter.Card
-	for i := range n {
-		h, err := InitHome(filepath.Join(t.TempDir(), fmt.Sprintf("org-%d", i)), HomeOptions{Name: fmt.Sprintf("org-%d", i),
-			DeviceURL: "https://" + freeAddr(t), MeshAddr: freeAddr(t)}, rand.Reader)
-		must(t, err)
-		homes, cards = append(homes, h), append(cards, h.Card)
-	}
 	task := charter.NewTask(testTask, charter.KindVector)
 	var err error
 	task.Layout, err = layout.Vector("mean", 200, nil)
@@ -56,8 +48,22 @@ func newHomes(t testing.TB, n, f int, every time.Duration) []*Home {
 	task.Cohort = charter.Cohort{NMin: 3, NMax: 3}
 	d := func(d time.Duration) charter.Duration { return charter.Duration(d) }
 	task.Timings = charter.Timings{Every: d(every), CloseAfter: d(10 * time.Minute), AckTimeout: d(5 * time.Second), AckAfter: d(10 * time.Minute), RevealAfter: d(time.Hour)}
-	body, err := charter.Draft(cards, charter.Options{Consortium: "Test", Demo: true, F: f, MinContributors: 3, Tasks: []charter.Task{task},
+	return ceremony(t, n, charter.Options{Consortium: "Test", Demo: true, F: f, MinContributors: 3, Tasks: []charter.Task{task},
 		Timing: charter.Timing{EpochLife: d(24 * time.Hour), Slack: d(time.Minute), Tick: d(100 * time.Millisecond)}})
+}
+
+// ceremony makes n members and has them sign one charter.
+func ceremony(t testing.TB, n int, o charter.Options) []*Home {
+	t.Helper()
+	var homes []*Home
+	var cards []charter.Card
+	for i := range n {
+		h, err := InitHome(filepath.Join(t.TempDir(), fmt.Sprintf("org-%d", i)), HomeOptions{Name: fmt.Sprintf("org-%d", i),
+			DeviceURL: "https://" + freeAddr(t), MeshAddr: freeAddr(t)}, rand.Reader)
+		must(t, err)
+		homes, cards = append(homes, h), append(cards, h.Card)
+	}
+	body, err := charter.Draft(cards, o)
 	must(t, err)
 	var signatures []charter.Signature
 	for _, h := range homes {
