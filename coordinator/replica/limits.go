@@ -17,6 +17,10 @@ const (
 	snapshotsKept = 2
 	// poolMax connections to one member wait for the next request: heartbeat, votes, entries.
 	poolMax = 3
+	// inFlight is one AppendEntries per follower at a time, which turns raft's pipeline off. In v1.8.0 a pipeline whose
+	// decoder has ended, at a newer term or a rejected entry, can block its sender for ever: the follower gets no more
+	// entries from this leader, and raft never stops. TestPartitions found it.
+	inFlight = 1
 	// idMax bounds a server's id, which stands in every request of raft.
 	idMax = 200
 )

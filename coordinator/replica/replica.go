@@ -128,7 +128,8 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 
 	r.stream = newStream(opts.Self, opts.Listener, opts.Dial)
 	r.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Logger: logger, Stream: r.stream, MaxPool: poolMax, Timeout: t.io, MsgpackUseNewTimeFormat: true})
+		Logger: logger, Stream: r.stream, MaxPool: poolMax, Timeout: t.io, MsgpackUseNewTimeFormat: true,
+		MaxRPCsInFlight: inFlight})
 	defer func() {
 		if err != nil {
 			r.endTransport()

@@ -62,7 +62,7 @@ func (s *switchboard) dial(ctx context.Context, from, to string) (net.Conn, erro
 			}
 		}
 		s.mu.Unlock()
-		retry := time.NewTimer(20 * time.Millisecond)
+		retry := time.NewTimer(100 * time.Millisecond)
 		select {
 		case <-retry.C:
 		case <-ctx.Done():
