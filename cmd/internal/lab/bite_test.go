@@ -94,7 +94,7 @@ func TestTheChecksBite(t *testing.T) {
 		"invariant 7": func(t *testing.T) (*Federation, error) {
 			f, v := sealed(t)
 			until(t, f, round.Published)
-			r := f.trace.rounds[v.ID]
+			r := f.views[0].trace.rounds[v.ID]
 			r.set = r.set[1:]
 			return f, f.Finish()
 		},
@@ -117,7 +117,7 @@ func TestTheChecksBite(t *testing.T) {
 		},
 		"invariant 11": func(t *testing.T) (*Federation, error) {
 			f, _ := sealed(t)
-			f.states[len(f.states)-1]++
+			f.views[0].states[len(f.views[0].states)-1]++
 			for range 3 {
 				if err := f.Step(); err != nil {
 					return f, err
@@ -146,7 +146,7 @@ func (f *Federation) voteKey(t *testing.T, member int) *identity.Key {
 	b, err := os.ReadFile(dirs[0])
 	must(t, err)
 	f.mu.Lock()
-	_, k, _ := f.observer.KeyPackage(member)
+	_, k, _ := f.views[0].observer.KeyPackage(member)
 	f.mu.Unlock()
 	for i := 0; i+identity.KeySize <= len(b); i++ {
 		key, err := identity.ParseKey(b[i : i+identity.KeySize])

@@ -33,7 +33,7 @@ func TestChaos(t *testing.T) {
 				chaos(t, f, 60)
 				calm(t, f)
 				must(t, f.Finish())
-				t.Logf("%d steps, %d turns, %d entries, %d vectors fetched; rounds: %v", f.Steps(), f.Turns(), len(f.entries), len(f.served), fates(f))
+				t.Logf("%d steps, %d turns, %d entries, %d vectors fetched; rounds: %v", f.Steps(), f.Turns(), len(f.views[0].entries), len(f.served), fates(f))
 			})
 		}
 	}
@@ -94,12 +94,12 @@ func chaos(t testing.TB, f *Federation, steps int) {
 func mischief(t testing.TB, f *Federation, chance *rand.Rand) {
 	t.Helper()
 	f.mu.Lock()
-	old := f.entries[chance.IntN(len(f.entries))]
+	old := f.views[0].entries[chance.IntN(len(f.views[0].entries))]
 	closing := &statement.Close{Active: statement.Mask(chance.IntN(1 << len(f.Seats)))}
-	if v, ok := f.observer.Newest(TaskID); ok {
+	if v, ok := f.views[0].observer.Newest(TaskID); ok {
 		closing.Round = v.ID
 		var candidates []statement.Contributor
-		for _, c := range f.observer.Candidates(v.ID) {
+		for _, c := range f.views[0].observer.Candidates(v.ID) {
 			candidates = append(candidates, statement.Contributor{Device: c.Device, Header: c.Header})
 		}
 		closing.Candidates = statement.HashCandidates(v.ID, candidates)
@@ -117,7 +117,7 @@ func mischief(t testing.TB, f *Federation, chance *rand.Rand) {
 // fates counts how rounds ended, and those with more than one Close.
 func fates(f *Federation) map[string]int {
 	out := map[string]int{}
-	for _, v := range f.observer.Rounds() {
+	for _, v := range f.views[0].observer.Rounds() {
 		out[strings.TrimSpace(v.Phase.String()+" "+v.Death.String())]++
 		if len(v.Closes) > 1 {
 			out["several closes"]++

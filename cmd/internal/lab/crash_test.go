@@ -140,7 +140,7 @@ func TestRestartInTheMiddleOfItsLog(t *testing.T) {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				for i := range f.Seats {
-					if _, k, ok := f.observer.KeyPackage(i); !ok || k.Epoch < 2 {
+					if _, k, ok := f.views[0].observer.KeyPackage(i); !ok || k.Epoch < 2 {
 						return false
 					}
 				}

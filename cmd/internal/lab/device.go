@@ -147,13 +147,13 @@ func (d *Device) Acked(id label.Hash) bool {
 // Adopted is the state that the device uses.
 func (d *Device) Adopted() layout.Model { return d.adopted }
 
-// keepPlain puts a vector where the participant keeps what it encoded, for the sum that the checks compare with.
-func (d *Device) keepPlain(id label.Hash, x []uint32) error {
-	dir := filepath.Join(d.Dir, "encoded")
+// keepPlain keeps the vector of a contribution made by hand, for the sum that the checks compare with.
+func (d *Device) keepPlain(header label.Hash, x []uint32) error {
+	dir := filepath.Join(d.Dir, "forged")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, id.String()), committee.VectorBytes(x), 0o600)
+	return os.WriteFile(filepath.Join(dir, header.String()), committee.VectorBytes(x), 0o600)
 }
 
 // step is one step of the device's program, starting it if need be. A fault ends the process.

@@ -2,7 +2,9 @@ package lab
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -36,13 +38,13 @@ func (f *Federation) judgeDurable(p *process, r *roundTrace, s *said, promised *
 	switch {
 	case s.ack != nil:
 		for _, c := range r.closes {
-			if c.Hash() == s.ack.Close && c.index > p.ensured {
-				f.fail("member %d acks the close of index %d, its disk knows of %d", s.member, c.index, p.ensured)
+			if c.Hash() == s.ack.Close && c.index > p.seat.ensured() {
+				f.fail("member %d acks the close of index %d, its disk knows of %d", s.member, c.index, p.seat.ensured())
 			}
 		}
 		for i, a := range r.accepts {
-			if a.index > p.ensured {
-				f.fail("member %d acks the candidate of index %d, its disk knows of %d", s.member, a.index, p.ensured)
+			if a.index > p.seat.ensured() {
+				f.fail("member %d acks the candidate of index %d, its disk knows of %d", s.member, a.index, p.seat.ensured())
 			}
 			if i < len(s.ack.Verdicts) && s.ack.Verdicts[i] == statement.OK {
 				if _, ok := f.holds(p.seat, r.id, a.Header); !ok {
@@ -70,7 +72,7 @@ type signedSeq struct {
 // judgeRoundSignature: a member signs one config for each place, listing its own keys (SA 2.3, Opening).
 func (f *Federation) judgeRoundSignature(p *process, c *coordpb.RoundStatement) {
 	id, err := label.HashFromBytes(c.GetRoundId())
-	r := f.trace.rounds[id]
+	r := p.seat.view.trace.rounds[id]
 	if err != nil || r == nil || int(c.GetMember()) != p.seat.Index {
 		f.fail("member %d signs a config that the log does not hold", p.seat.Index)
 		return
@@ -118,7 +120,7 @@ func (f *Federation) judgeResult(p *process, r *roundTrace, s *said) {
 	}
 	var plain [][]uint32
 	for _, a := range r.set {
-		x, err := f.encoded(a.Device, r)
+		x, err := f.encoded(a, r)
 		if err != nil {
 			f.fail("invariant 10: the plain vector of a device in round %s: %v", r.id, err)
 			return
@@ -160,13 +162,16 @@ func (f *Federation) nextModel(p *process, r *roundTrace, sum []uint32) (label.H
 	return layout.Model{TaskID: TaskID, LayoutHash: r.rc.Layout, Seq: r.rc.Seq, Values: values}.Hash(), nil
 }
 
-// encoded is what a device hid in a round.
-func (f *Federation) encoded(device label.Hash, r *roundTrace) ([]uint32, error) {
-	d, err := f.device(device)
+// encoded is what a device hid in a contribution: its program keeps one vector per round, one made by hand is named.
+func (f *Federation) encoded(a acceptTrace, r *roundTrace) ([]uint32, error) {
+	d, err := f.device(a.Device)
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(d.Dir, "encoded", r.id.String()))
+	b, err := os.ReadFile(filepath.Join(d.Dir, "forged", a.Header.String()))
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = os.ReadFile(filepath.Join(d.Dir, "encoded", r.id.String()))
+	}
 	if err != nil {
 		return nil, err
 	}

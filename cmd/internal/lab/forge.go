@@ -20,7 +20,6 @@ type Contribution struct {
 	Header label.Hash
 	Open   *coordpb.UploadOpen
 	Y      []byte
-	plain  []uint32
 }
 
 // Forge makes a contribution of a device by hand, over some vector of small numbers. From then on the device counts as
@@ -51,18 +50,15 @@ func (d *Device) Forge(garble func(boxes [][]byte)) (*Contribution, error) {
 		garble(sealed.Boxes)
 	}
 	h.Boxes = statement.HashBoxes(sealed.Boxes)
-	if err := d.keepPlain(v.ID, x); err != nil {
+	body := h.Bytes()
+	c := &Contribution{Round: v.ID, Header: statement.HashHeader(body), Y: committee.VectorBytes(sealed.Y)}
+	if err := d.keepPlain(c.Header, x); err != nil {
 		return nil, err
 	}
-	body := h.Bytes()
-	c := &Contribution{Round: v.ID, Header: statement.HashHeader(body), Y: committee.VectorBytes(sealed.Y), plain: x}
 	c.Open = &coordpb.UploadOpen{RoundId: v.ID[:], Boxes: sealed.Boxes,
 		Header: &coordpb.Signed{Body: body, Signature: statement.SignContribution(d.key, v.ID, c.Header)}}
 	return c, nil
 }
-
-// keepPlainOf makes c the contribution whose vector the checks expect of the device.
-func (d *Device) keepPlainOf(c *Contribution) error { return d.keepPlain(c.Round, c.plain) }
 
 // Upload sends a contribution to some members at the same time. Answers and errors are in the members' order.
 func (f *Federation) Upload(c *Contribution, members ...int) ([]*coordpb.UploadResponse, []error) {

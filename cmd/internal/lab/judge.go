@@ -14,12 +14,13 @@ import (
 
 // What is judged at the moment it is said. The numbers are those of SA 8.
 
-// spoken is everything that members said of a round, whether or not it reached the log.
+// spoken is everything that honest members said of a round, whatever log they read and whether or not it reached one.
 type spoken struct {
 	votes   map[int]label.Hash
-	reveals map[int]label.Hash
+	reveals map[int]*statement.Reveal
 	expired map[int]bool
 	results map[int][]byte
+	served  statement.Mask // whose vectors left
 }
 
 // receiptSeen is a receipt that left a member.
@@ -49,7 +50,7 @@ func (f *Federation) Served() []Served {
 func (f *Federation) of(id label.Hash) *spoken {
 	s := f.spoken[id]
 	if s == nil {
-		s = &spoken{votes: map[int]label.Hash{}, reveals: map[int]label.Hash{}, expired: map[int]bool{}, results: map[int][]byte{}}
+		s = &spoken{votes: map[int]label.Hash{}, reveals: map[int]*statement.Reveal{}, expired: map[int]bool{}, results: map[int][]byte{}}
 		f.spoken[id] = s
 	}
 	return s
@@ -72,7 +73,7 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 	if s == nil {
 		return
 	}
-	r := f.trace.rounds[s.round]
+	r := p.seat.view.trace.rounds[s.round]
 	if r == nil || s.member != p.seat.Index || !s.verified(f.Charter, r.rc) {
 		f.fail("member %d proposes a %s that is not its own, not signed or of no round", p.seat.Index, s.kind)
 		return
@@ -89,8 +90,11 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 		if v, ok := said.votes[s.member]; ok && v != s.vote.Value {
 			f.fail("invariant 1: member %d votes twice in round %s", s.member, s.round)
 		}
-		if v, ok := said.reveals[s.member]; ok && v != s.vote.Value {
+		if v, ok := said.reveals[s.member]; ok && v.Set != s.vote.Value {
 			f.fail("invariant 1: member %d votes for another value than it revealed", s.member)
+		}
+		if s.vote.Value != statement.Dead() && (r.decided == nil || s.vote.Value != r.setHash()) {
+			f.fail("invariant 5: member %d votes for a set that the Acks of its log do not give", s.member)
 		}
 		if v, ok := promised.voted(s.round); !ok || v != s.vote.Value {
 			f.fail("invariant 1: member %d signed a vote that is not in its vote file", s.member)
@@ -109,12 +113,8 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 		if v, ok := r.certified(f.Charter, p.applied); !ok || v != s.reveal.Set || v == statement.Dead() {
 			f.fail("invariant 3: member %d reveals set %s without its certificate", s.member, s.reveal.Set)
 		}
-		for j, v := range said.reveals {
-			if v != s.reveal.Set {
-				f.fail("invariant 4: members %d and %d open two sets of round %s", j, s.member, s.round)
-			}
-		}
-		said.reveals[s.member] = s.reveal.Set
+		f.judgeReveals(said, s)
+		said.reveals[s.member] = s.reveal
 	case s.expired: // 2
 		if _, ok := promised.revealed(s.round); ok {
 			f.fail("invariant 2: member %d says expired after its reveal record", s.member)
@@ -135,31 +135,18 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 	f.judgeVotes(s.round, said) // 2
 }
 
-// judgeVotes: no two values of one round have q votes each, whoever has seen them (2).
-func (f *Federation) judgeVotes(id label.Hash, said *spoken) {
-	by := map[label.Hash]int{}
-	certificates := 0
-	for _, v := range said.votes {
-		if by[v]++; by[v] == f.Charter.Q {
-			certificates++
-		}
-	}
-	if certificates > 1 {
-		f.fail("invariant 2: round %s has two certificates", id)
-	}
-}
-
 // judgeEntry looks at an entry as it is committed. The caller holds mu.
-func (f *Federation) judgeEntry(index uint64, data []byte, outcomes []round.Outcome) {
-	r := f.trace.add(f.Charter, index, data, outcomes)
+func (f *Federation) judgeEntry(h *history, data []byte, outcomes []round.Outcome) {
+	index := h.last()
+	r := h.trace.add(f.Charter, index, data, outcomes)
 	if r == nil {
 		return
 	}
-	v, ok := f.observer.Round(r.id)
+	v, ok := h.observer.Round(r.id)
 	if !ok {
 		return
 	}
-	if v.Split || v.Foreign {
+	if (v.Split || v.Foreign) && f.liars() == 0 {
 		f.fail("round %s: honest members contradict each other (split %v, foreign %v)", r.id, v.Split, v.Foreign)
 	}
 	if v.Decided && v.Decision != statement.Dead() { // 5
@@ -177,7 +164,7 @@ func (f *Federation) judgeEntry(index uint64, data []byte, outcomes []round.Outc
 	}
 }
 
-// judgeSum looks at a vector as its first byte leaves a member (3).
+// judgeSum looks at a vector as its first byte leaves an honest member (3).
 func (f *Federation) judgeSum(p *process, req *coordpb.FetchSumRequest) {
 	id, err := label.HashFromBytes(req.GetRoundId())
 	if err != nil {
@@ -188,11 +175,12 @@ func (f *Federation) judgeSum(p *process, req *coordpb.FetchSumRequest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.served = append(f.served, Served{p.seat.Index, id, hash})
-	r := f.trace.rounds[id]
+	r := p.seat.view.trace.rounds[id]
 	if r == nil {
 		f.fail("member %d serves a vector of an unknown round", p.seat.Index)
 		return
 	}
+	f.judgeServing(p, id)
 	value, ok := r.certified(f.Charter, p.applied)
 	if !ok || value == statement.Dead() || r.decided == nil || value != r.setHash() {
 		f.fail("invariant 3: member %d serves a vector of round %s without a certificate of its set", p.seat.Index, id)
@@ -230,7 +218,11 @@ func (f *Federation) judgeReceipt(list ...*coordpb.MemberStatement) {
 			f.fail("a receipt that is none left a member: %v", err)
 			continue
 		}
-		r := f.trace.rounds[body.Round]
+		seat := f.Seats[s.Member]
+		if seat.Liar != nil {
+			continue
+		}
+		r := seat.view.trace.rounds[body.Round]
 		if r == nil {
 			f.fail("member %d receipts a contribution to an unknown round", s.Member)
 			continue
@@ -246,10 +238,10 @@ func (f *Federation) judgeReceipt(list ...*coordpb.MemberStatement) {
 		if !accepted {
 			f.fail("invariant 8: member %d receipts a contribution that the log did not accept at index %d", s.Member, body.Index)
 		}
-		if p := f.Seats[s.Member].process.Load(); p != nil && (p.applied < body.Index || p.ensured < body.Index) {
-			f.fail("invariant 8: member %d receipts index %d, it has applied %d, %d durably", s.Member, body.Index, p.applied, p.ensured)
+		if p := seat.process.Load(); p != nil && (p.applied < body.Index || seat.ensured() < body.Index) {
+			f.fail("invariant 8: member %d receipts index %d, it has applied %d, %d durably", s.Member, body.Index, p.applied, seat.ensured())
 		}
-		y, ok := f.holds(f.Seats[s.Member], body.Round, body.Header)
+		y, ok := f.holds(seat, body.Round, body.Header)
 		if !ok {
 			f.fail("invariant 8: member %d receipts a contribution that is not on its disk", s.Member)
 		}
@@ -309,14 +301,14 @@ func (f *Federation) judgeUpload(open *coordpb.UploadOpen) {
 	if !written {
 		f.fail("invariant 6: %s sends what is not in its ledger", d.Name)
 	}
-	r := f.trace.rounds[h.Round]
+	r := f.shownRound(h.Round)
 	if r == nil {
-		f.fail("%s sends to a round that the log does not know", d.Name)
+		f.fail("%s sends to a round that no log knows", d.Name)
 		return
 	}
 	for k := range f.uploads {
-		other := f.trace.rounds[k.round]
-		if k.device == h.Device && k.round != h.Round && other != nil && other.start == r.start && !other.deadCert(f.Charter, uint64(len(f.entries))) {
+		other := f.shownRound(k.round)
+		if k.device == h.Device && k.round != h.Round && other != nil && other.start == r.start && !f.shownDead(k.round) {
 			f.fail("invariant 6: %s sends twice from one start, and round %d has no death certificate", d.Name, other.rc.Seq)
 		}
 	}

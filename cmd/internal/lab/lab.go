@@ -76,16 +76,13 @@ type Federation struct {
 	onTurn  func() // called after each turn, if set
 	steps   int
 	turns   int
+	tape    tape // what devices sent
 
-	mu       sync.Mutex // guards what follows; held while an entry is applied
-	entries  [][]byte   // the log: entries[i] has index i+1
-	hashes   []label.Hash
-	states   []uint64       // a hash of the observer's snapshot after each entry
-	seed     maphash.Seed   // of states
-	observer *round.Machine // applies every entry at once
-	trace    *trace         // the log as the checks read it
-	leader   int            // -1: none
-	leading  bool           // the leader proposes rounds, closes and ticks
+	mu       sync.Mutex   // guards what follows; held while an entry is applied
+	views    []*history   // the logs that members read; one unless a leader lies
+	seed     maphash.Seed // of hashes of states
+	leader   int          // -1: none
+	leading  bool         // the leader proposes rounds, closes and ticks
 	crashes  []CrashPoint
 	spoken   map[label.Hash]*spoken // everything said of a round, in the log or not
 	signed   map[signedSeq]label.Hash
@@ -103,7 +100,7 @@ func New(opts Options) (*Federation, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("lab: no folder given")
 	}
-	f := &Federation{opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 1)), leader: 0, seed: maphash.MakeSeed(), trace: newTrace(), spoken: map[label.Hash]*spoken{}, signed: map[signedSeq]label.Hash{},
+	f := &Federation{opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 1)), leader: 0, seed: maphash.MakeSeed(), spoken: map[label.Hash]*spoken{}, signed: map[signedSeq]label.Hash{},
 		uploads: map[uploadKey]label.Hash{}}
 	f.now.Store(1_800_000_000_000)
 	f.secrets = newSecrets(func(form string) { f.fail("a secret stands in a log line (%s)", form) })
@@ -113,8 +110,9 @@ func New(opts Options) (*Federation, error) {
 	if err := f.charter(); err != nil {
 		return nil, err
 	}
-	f.observer = round.New(f.Charter)
+	f.views = []*history{newHistory(f.Charter)}
 	for _, s := range f.Seats {
+		s.view = f.views[0]
 		if err := s.start(nil); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
@@ -233,25 +231,25 @@ func (f *Federation) Steps() int { return f.steps }
 // Turns counts members' turns, after each of which everything was checked.
 func (f *Federation) Turns() int { return f.turns }
 
-// Round is the newest round as the log has it; false before the first.
+// Round is the newest round as the log has it, the first of them if there are several; false before the first round.
 func (f *Federation) Round() (round.View, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.observer.Newest(TaskID)
+	return f.views[0].observer.Newest(TaskID)
 }
 
 // observerRound is a round as the log has it.
 func (f *Federation) observerRound(id label.Hash) (round.View, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.observer.Round(id)
+	return f.views[0].observer.Round(id)
 }
 
 // latest is the last published round as the log has it.
 func (f *Federation) latest() (round.View, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.observer.Latest(TaskID)
+	return f.views[0].observer.Latest(TaskID)
 }
 
 // Phase is the newest round's phase; 0 before the first.

@@ -122,7 +122,7 @@ func TestRound(t *testing.T) {
 			}
 			adopted(t, f, f.Devices...)
 			must(t, f.Finish())
-			t.Logf("%d steps, %d turns, %d entries, %d vectors fetched", f.Steps(), f.Turns(), len(f.entries), len(f.served))
+			t.Logf("%d steps, %d turns, %d entries, %d vectors fetched", f.Steps(), f.Turns(), len(f.views[0].entries), len(f.served))
 		})
 	}
 }

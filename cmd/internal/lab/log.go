@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -63,13 +62,16 @@ func (l *memberLog) Propose(ctx context.Context, cmd *coordpb.Command) ([]*coord
 	if l.p.dead.Load() {
 		return nil, errDied
 	}
+	if liar := l.p.seat.Liar; liar != nil {
+		return liar.propose(cmd)
+	}
 	f.judgeProposal(l.p, cmd, data)
 	point, crash := f.crashPoint(l.p, cmd)
 	if crash && !point.InTheLog {
 		l.p.dead.Store(true)
 		return nil, errDied
 	}
-	outcomes, err := f.append(data)
+	outcomes, err := f.append(l.p.seat.view, data)
 	if crash {
 		l.p.dead.Store(true)
 		return nil, errDied
@@ -105,52 +107,51 @@ func (f *Federation) Inject(cmd *coordpb.Command) ([]*coordpb.Outcome, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.append(data)
+	return f.append(f.views[0], data)
 }
 
-// append commits an entry: the leader and a majority are up. It is applied at the leader when append returns.
-func (f *Federation) append(data []byte) ([]*coordpb.Outcome, error) {
+// append commits an entry. An honest leader needs a majority, has one log, and has applied the entry when append
+// returns; a liar calls committed what it likes. The caller holds mu.
+func (f *Federation) append(h *history, data []byte) ([]*coordpb.Outcome, error) {
+	if f.lyingLeader() != nil {
+		return coordinator.Outcomes(f.add(h, data))
+	}
 	leader := f.leaderProcess()
 	if leader == nil {
 		return nil, errNoLeader
 	}
-	data = slices.Clone(data)
-	f.entries = append(f.entries, data)
-	index := uint64(len(f.entries))
-	f.hashes = append(f.hashes, label.Sum(label.TagCommand, data))
-	if f.secrets.within(data) {
-		f.fail("entry %d holds a secret", index)
+	if h != leader.seat.view {
+		return nil, errors.New("an honest leader has another log")
 	}
-	outcomes := f.observer.ApplyBytes(index, data)
-	f.states = append(f.states, maphash.Bytes(f.seed, f.observer.Snapshot()))
-	f.judgeEntry(index, data, outcomes)
-	got, err := leader.applyTo(index)
+	outcomes := f.add(h, data)
+	got, err := leader.applyTo(h.last())
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Equal(got, outcomes) {
-		f.fail("entry %d: the leader's outcomes are %v, another machine's are %v", index, got, outcomes)
+		f.fail("entry %d: the leader's outcomes are %v, another machine's are %v", h.last(), got, outcomes)
 	}
 	return coordinator.Outcomes(got)
 }
 
-// leaderProcess is the leader's process; nil without a majority. The caller holds mu.
+// leaderProcess is an honest leader's process; nil without a majority. The caller holds mu.
 func (f *Federation) leaderProcess() *process {
-	if f.leader < 0 || f.Up().Size() < f.opts.N/2+1 {
+	if f.leader < 0 || f.Seats[f.leader].Liar != nil || f.Up().Size() < f.opts.N/2+1 {
 		return nil
 	}
 	return f.Seats[f.leader].live()
 }
 
-// applyTo applies entries up to index and returns the last one's outcomes. The caller holds the federation's mu.
+// applyTo applies entries of the member's log up to index and returns the last one's outcomes. The caller holds mu.
 func (p *process) applyTo(index uint64) (last []round.Outcome, err error) {
-	f := p.seat.f
+	f, h := p.seat.f, p.seat.view
 	for p.applied < index {
 		i := p.applied
-		data := f.entries[i]
+		data := h.entries[i]
+		f.judgeApplied(p.seat, i+1)
 		result := p.member.Apply(i+1, data)
 		p.applied++
-		if label.Sum(label.TagCommand, data) != f.hashes[i] {
+		if label.Sum(label.TagCommand, data) != h.hashes[i] {
 			f.fail("entry %d changed while member %d applied it", i+1, p.seat.Index)
 		}
 		switch r := result.(type) {
@@ -177,15 +178,31 @@ func (f *Federation) Lead(member int) error {
 	if p == nil {
 		return fmt.Errorf("member %d is down", member)
 	}
-	_, err := p.applyTo(uint64(len(f.entries)))
+	if f.Seats[member].Liar != nil {
+		return nil
+	}
+	for _, s := range f.Seats {
+		if s.view != p.seat.view && s.Liar == nil {
+			return fmt.Errorf("members %d and %d read different logs", member, s.Index)
+		}
+	}
+	_, err := p.applyTo(p.seat.view.last())
 	return err
+}
+
+// lyingLeader is the leader if it is a liar.
+func (f *Federation) lyingLeader() *Liar {
+	if f.leader < 0 {
+		return nil
+	}
+	return f.Seats[f.leader].Liar
 }
 
 // Leader is the leader's index, -1 if there is none.
 func (f *Federation) Leader() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.leaderProcess() == nil {
+	if f.leaderProcess() == nil && f.lyingLeader() == nil {
 		return -1
 	}
 	return f.leader
@@ -196,7 +213,10 @@ func (f *Federation) elect() error {
 	if f.Leader() >= 0 || f.Up().Size() < f.opts.N/2+1 {
 		return nil
 	}
-	up := f.Up().Members()
+	up := (f.Up() &^ f.liars()).Members()
+	if len(up) == 0 {
+		return nil
+	}
 	return f.Lead(up[f.rng.IntN(len(up))])
 }
 
@@ -219,7 +239,7 @@ func (l *memberLog) EnsureApplied(index uint64) error {
 	if index > l.p.applied {
 		return fmt.Errorf("index %d is not applied yet", index)
 	}
-	l.p.ensured = max(l.p.ensured, index)
+	l.p.seat.ensure(index)
 	return nil
 }
 
@@ -228,7 +248,7 @@ func (l *memberLog) Status() coordinator.LogStatus {
 	f := l.p.seat.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return coordinator.LogStatus{Leader: f.leader, Term: 1, Applied: l.p.applied, Committed: uint64(len(f.entries))}
+	return coordinator.LogStatus{Leader: f.leader, Term: 1, Applied: l.p.applied, Committed: l.p.seat.view.last(), Guarded: l.p.seat.ensured()}
 }
 
 var _ coordinator.Log = (*memberLog)(nil)

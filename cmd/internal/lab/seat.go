@@ -13,6 +13,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
 )
 
 // Seat is one member's place: its folder, and the process in it while there is one.
@@ -21,12 +22,15 @@ type Seat struct {
 	Dir   string
 	Held  bool   // gets no entries: a member that lags
 	Pace  uint64 // entries that it applies in one turn; 0: as the seed has it
+	Liar  *Liar  // nil: honest
 
 	f        *Federation
 	rand     *drawer
 	process  atomic.Pointer[process]
-	snapshot *snapshot // the last one taken, as raft keeps it beside the log
-	promised *promises // what its vote files said when they were last read
+	snapshot *snapshot    // the last one taken, as raft keeps it beside the log
+	promised *promises    // what its vote files said when they were last read
+	view     *history     // the log that it reads; guarded by the federation's mu, like guard
+	guard    []label.Hash // the entries that it has applied durably: the guard file beside its log
 }
 
 // snapshot is a member's state at an index.
@@ -42,8 +46,7 @@ type process struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	dead    atomic.Bool
-	applied uint64 // guarded by the federation's mu, like ensured
-	ensured uint64 // the applied index that is on its disk
+	applied uint64 // guarded by the federation's mu
 	checked uint64 // the applied index at which its state was last compared
 	mesh    *port
 	device  *port
@@ -154,7 +157,11 @@ func (m *memberPeers) Mesh(member int) (coordpb.MeshClient, error) {
 	if other == nil {
 		return nil, fmt.Errorf("member %d does not answer", member)
 	}
-	return coordpb.NewMeshClient(other.mesh.conn), nil
+	client := coordpb.NewMeshClient(other.mesh.conn)
+	if liar := m.p.seat.Liar; liar != nil {
+		return &lyingClient{client, liar, member}, nil
+	}
+	return client, nil
 }
 
 // Alive implements coordinator.Peers.

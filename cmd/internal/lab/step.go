@@ -15,7 +15,7 @@ func (f *Federation) Start() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for i := range f.Seats {
-			if _, _, ok := f.observer.KeyPackage(i); !ok {
+			if _, _, ok := f.views[0].observer.KeyPackage(i); !ok {
 				return false
 			}
 		}
@@ -47,6 +47,11 @@ func (f *Federation) step(cond func() bool) error {
 	f.steps++
 	if err := f.elect(); err != nil {
 		return err
+	}
+	if liar := f.lyingLeader(); liar != nil {
+		if err := liar.lead(); err != nil {
+			return err
+		}
 	}
 	for _, i := range f.rng.Perm(len(f.Seats)) {
 		if err := f.turn(f.Seats[i]); err != nil {
@@ -90,12 +95,12 @@ func (f *Federation) deliver(s *Seat, all bool) error {
 	if p == nil || s.Held {
 		return nil
 	}
-	to := uint64(len(f.entries))
+	to := s.view.last()
 	if !all && to > p.applied && s.Index != f.leader {
 		to = p.applied + f.rng.Uint64N(to-p.applied+1)
 	}
 	if !all && s.Pace > 0 && s.Index != f.leader {
-		to = min(uint64(len(f.entries)), p.applied+s.Pace)
+		to = min(to, p.applied+s.Pace)
 	}
 	_, err := p.applyTo(to)
 	return err

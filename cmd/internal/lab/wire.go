@@ -26,10 +26,16 @@ func (p *process) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	if p.dead.Load() {
 		return nil, errDied // it died before it could answer
 	}
+	if liar := p.seat.Liar; liar != nil {
+		if liar.Answers == nil || err != nil {
+			return answer, err
+		}
+		return liar.Answers(methodOf(info.FullMethod), answer)
+	}
 	p.heard(err)
 	switch a := answer.(type) {
 	case *coordpb.MemberStatement:
-		if err == nil && strings.HasSuffix(info.FullMethod, "/Receipt") {
+		if err == nil && methodOf(info.FullMethod) == "Receipt" {
 			p.seat.f.judgeReceipt(a)
 		}
 	case *coordpb.UploadResponse:
@@ -45,13 +51,15 @@ func (p *process) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerIn
 	if p.dead.Load() {
 		return errDied
 	}
-	err := next(srv, &watched{ServerStream: s, p: p, method: info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:]})
+	err := next(srv, &watched{ServerStream: s, p: p, method: methodOf(info.FullMethod)})
 	if p.dead.Load() {
 		return errDied
 	}
 	p.heard(err)
 	return err
 }
+
+func methodOf(full string) string { return full[strings.LastIndexByte(full, '/')+1:] }
 
 // heard looks for secrets in an error that is about to leave the member.
 func (p *process) heard(err error) {
@@ -70,6 +78,7 @@ type watched struct {
 	method string
 	sum    *coordpb.FetchSumRequest
 	begun  bool
+	taped  *Taped
 }
 
 // RecvMsg sees what arrives.
@@ -81,8 +90,11 @@ func (w *watched) RecvMsg(m any) error {
 	case *coordpb.FetchSumRequest:
 		w.sum = m
 	case *coordpb.UploadRequest:
-		if w.method == "Upload" && m.GetOpen() != nil {
-			w.p.seat.f.judgeUpload(m.GetOpen())
+		if w.method == "Upload" {
+			if m.GetOpen() != nil {
+				w.p.seat.f.judgeUpload(m.GetOpen())
+			}
+			w.taped = w.p.seat.f.tape.hear(w.taped, m)
 		}
 	}
 	return nil
@@ -92,6 +104,15 @@ func (w *watched) RecvMsg(m any) error {
 func (w *watched) SendMsg(m any) error {
 	if w.p.dead.Load() {
 		return errDied
+	}
+	if liar := w.p.seat.Liar; liar != nil {
+		if liar.Answers != nil {
+			var err error
+			if m, err = liar.Answers(w.method, m); err != nil {
+				return err
+			}
+		}
+		return w.ServerStream.SendMsg(m)
 	}
 	if w.sum != nil && !w.begun {
 		w.begun = true
