@@ -4,11 +4,17 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/crypto/label"
 )
+
+// patience is how long a device waits where some members never answer, before it begins anew: real time.
+const patience = 300 * time.Millisecond
 
 // sizes are the rows of SA 2.2, with how many members may be missing.
 var sizes = []struct{ n, f, missing int }{{1, 0, 0}, {2, 1, 0}, {3, 1, 0}, {4, 1, 1}, {5, 1, 1}, {5, 2, 0}, {7, 2, 2}, {7, 3, 0}}
@@ -125,4 +131,33 @@ func TestRound(t *testing.T) {
 			t.Logf("%d steps, %d turns, %d entries, %d vectors fetched", f.Steps(), f.Turns(), len(f.views[0].entries), len(f.served))
 		})
 	}
+}
+
+// everywhere steps until a round has ended at every honest member that runs, and wants the same end at all of them, with
+// the same bytes of a result. It returns phase and death.
+func everywhere(t testing.TB, f *Federation, id label.Hash) string {
+	t.Helper()
+	var ends []string
+	ended := func() bool {
+		ends = nil
+		for _, s := range f.Seats {
+			if s.Member() == nil || s.Liar != nil {
+				continue
+			}
+			r, err := s.Member().DeviceServer().GetRound(t.Context(), &coordpb.GetRoundRequest{RoundId: id[:]})
+			if err != nil || r.GetPhase() != "published" && r.GetPhase() != "dead" {
+				return false
+			}
+			ends = append(ends, fmt.Sprintf("%s %s %x %x", r.GetPhase(), r.GetDeath(), r.GetDecision(), r.GetResult().GetBody()))
+		}
+		return len(ends) > 0
+	}
+	must(t, f.RunUntil("the round has ended everywhere", ended, 60))
+	for _, e := range ends {
+		if e != ends[0] {
+			t.Fatalf("the round ended in two ways:\n%s\n%s", ends[0], e)
+		}
+	}
+	fields := strings.SplitN(ends[0], " ", 3)
+	return strings.TrimSpace(fields[0] + " " + fields[1])
 }
