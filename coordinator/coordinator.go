@@ -41,7 +41,8 @@ type LogStatus struct {
 	Term      uint64
 	Applied   uint64
 	Committed uint64
-	Guarded   uint64 // known to be applied by this run of the member or an earlier one, durably
+	Guarded   uint64    // known to be applied by this run of the member or an earlier one, durably
+	Contact   time.Time // when a follower heard a leader last, zero for never; says nothing at the leader
 }
 
 // Peers are the other members.
@@ -75,11 +76,13 @@ type Member struct {
 	results *blob.Store // published states, in the group "models"
 	epochs  *epochs
 	signed  *receipts
+	alarms  *alarms
 	grudges grudges
 
-	mu      sync.Mutex // guards machine and applied; held for memory work only, never across I/O
-	machine *round.Machine
-	applied chan struct{} // closed and replaced at each applied batch
+	mu        sync.Mutex // guards the next three; held for memory work only, never across I/O
+	machine   *round.Machine
+	applied   chan struct{} // closed and replaced at each applied batch
+	appliedAt time.Time
 
 	wake  chan struct{} // for the loop of duties
 	pulse chan struct{} // for the loop of keys and ticks
@@ -123,10 +126,13 @@ func (m *Member) openStores(dir string) (err error) {
 	if m.results, err = blob.Open(filepath.Join(dir, "results")); err != nil {
 		return err
 	}
-	if m.signed, err = openReceipts(filepath.Join(dir, "receipts"), m.cfg.Logger); err != nil {
+	if m.alarms, err = openAlarms(dir, m.cfg.Now, m.cfg.Logger); err != nil {
 		return err
 	}
-	m.epochs, err = openEpochs(filepath.Join(dir, "epochs"), m.cfg.Logger)
+	if m.signed, err = openReceipts(filepath.Join(dir, "receipts"), m.alarms); err != nil {
+		return err
+	}
+	m.epochs, err = openEpochs(filepath.Join(dir, "epochs"), m.alarms)
 	return err
 }
 
@@ -152,6 +158,9 @@ func (m *Member) Close() error {
 	if m.shelf != nil {
 		errs = append(errs, m.shelf.Close())
 	}
+	if m.alarms != nil {
+		errs = append(errs, m.alarms.close())
+	}
 	for _, s := range []*blob.Store{m.sums, m.results} {
 		if s != nil {
 			errs = append(errs, s.Close())
@@ -164,16 +173,20 @@ func (m *Member) Close() error {
 func (m *Member) Apply(index uint64, command []byte) any {
 	m.mu.Lock()
 	outcomes := m.machine.ApplyBytes(index, command)
+	m.appliedAt = m.cfg.Now()
 	m.changed()
 	m.mu.Unlock()
 	for _, o := range outcomes {
 		if o.Code == round.UnknownCommand {
 			// To skip it would let this member's state drift from the others'.
-			return replica.Halt{Err: fmt.Errorf("the log holds a command of a later version at index %d (%s): update this program", index, o.Detail)}
+			return replica.Halt{Err: fmt.Errorf("%w at index %d (%s): update this program", ErrLaterCommand, index, o.Detail)}
 		}
 	}
 	return outcomes
 }
+
+// ErrLaterCommand is why a member stops that meets what a later version wrote.
+var ErrLaterCommand = errors.New("the log holds a command of a later version")
 
 // changed wakes everybody who waits for the state. The caller holds mu.
 func (m *Member) changed() {
@@ -197,6 +210,18 @@ func (m *Member) Snapshot() ([]byte, error) {
 // Restore is the log's callback: another member's snapshot. Its certificates are verified again; an older one is refused,
 // and one without an Accept that this member signed a receipt for. The log stops the member after a refusal.
 func (m *Member) Restore(data []byte) error {
+	err := m.restore(data)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrStateRefused, err)
+		m.alarms.raise(AlarmState, err)
+	}
+	return err
+}
+
+// ErrStateRefused is what every refusal of Restore is.
+var ErrStateRefused = errors.New("the state that was sent is refused")
+
+func (m *Member) restore(data []byte) error {
 	next := round.New(m.ch)
 	if err := next.Restore(data); err != nil {
 		return err
@@ -209,7 +234,7 @@ func (m *Member) Restore(data []byte) error {
 	if err := m.signed.allow(next, m.cfg.Now().UnixMilli()); err != nil {
 		return err
 	}
-	m.machine = next
+	m.machine, m.appliedAt = next, m.cfg.Now()
 	m.changed()
 	return nil
 }
@@ -278,7 +303,7 @@ func (m *Member) duties(ctx context.Context) bool {
 			switch {
 			case errors.As(err, new(*alarm)):
 				wait = retryAlarm
-				m.cfg.Logger.Error("ALARM", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
+				m.alarms.raise(AlarmDuty, err, "duty", e.Duty.String(), "round", e.Round.String())
 			case errors.Is(err, errEpochEnded):
 				wait = retryAlarm
 				m.cfg.Logger.Debug("a duty has lapsed", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)

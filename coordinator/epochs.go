@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"sync"
 
@@ -23,13 +22,13 @@ type epochs struct {
 }
 
 // openEpochs loads what is there. A damaged epoch has lost its keys by now; the member goes on with a new one.
-func openEpochs(root string, logger *slog.Logger) (*epochs, error) {
-	list, alarms, err := epoch.Load(root)
+func openEpochs(root string, told *alarms) (*epochs, error) {
+	list, damaged, err := epoch.Load(root)
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range alarms {
-		logger.Error("ALARM: an epoch was damaged; its keys are destroyed and its open rounds are left to the others", "error", a)
+	for _, a := range damaged {
+		told.raise(AlarmEpoch, a)
 	}
 	s := &epochs{root: root, open: map[uint64]*epoch.Epoch{}}
 	for _, e := range list {
@@ -321,7 +320,7 @@ func (m *Member) witness() {
 					m.epochs.forget(e)
 				}
 				if err != nil {
-					m.cfg.Logger.Error("ALARM: the log holds a word of ours that the vote file lacks", "round", v.ID.String(), "error", err)
+					m.alarms.raise(AlarmWitness, err, "round", v.ID.String())
 				}
 			}
 		}

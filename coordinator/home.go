@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -170,13 +169,4 @@ func (h *Home) Charter() (*charter.Charter, int, error) {
 		return ch, i, nil
 	}
 	return nil, 0, fmt.Errorf("charter %s of consortium %q does not list this member's identity key", p, ch.Consortium)
-}
-
-// status is what `ruche-coordinator status` reads: written atomically by the running process.
-func writeStatus(dir string, s any) error {
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, "status.json"), b, 0o644)
 }

@@ -19,12 +19,15 @@ const (
 	strangeFor    = 48 * time.Hour // of a round that the log does not know (any more): no round lives that long
 	grudge        = time.Minute    // a member that failed us is asked last
 	foldBytes     = 256 << 10      // y is read and added in pieces of this size
+	alarmsMax     = 1000           // alarms kept; more say nothing new
+	alarmBytes    = 2000           // of an alarm's text
 	tokenBytes    = 20             // 160 bits of an enrolment token
 	deviceQuota   = 1 << 16        // contributions under one certificate
 	deviceCertFor = 365 * 24 * time.Hour
 	checkInRounds = 16               // earlier rounds that one check-in may ask for
 	callWait      = 30 * time.Second // a call without a stream, whatever its caller's deadline
 	sendWait      = 30 * time.Second // for the receiver of a stream to take the next message
+	leaderFor     = 3 * time.Second  // a leader that was heard so long ago is not said to lead: heartbeats come ten times in it
 	statusWait    = 2 * time.Second  // for a peer's own line of status
 	deviceConns   = 4096             // connections at the device port: 40 KiB each when idle
 	meshStreams   = 1024             // per mesh connection; what they may take is counted per member (admission.go)

@@ -122,7 +122,7 @@ func (l *raftLog) leader() int {
 // Status implements Log.
 func (l *raftLog) Status() LogStatus {
 	s := l.raft.Stats()
-	return LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded}
+	return LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded, Contact: s.Contact}
 }
 
 var _ Log = (*raftLog)(nil)

@@ -229,8 +229,8 @@ func TestRestoreKeepsReceipts(t *testing.T) {
 // TestReceipts: what was receipted is remembered across restarts and torn writes; an Accept at another index than the one receipted is an alarm, not a second receipt.
 func TestReceipts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "receipts")
-	log := newRig(t).m.cfg.Logger
-	s, err := openReceipts(dir, log)
+	told := newRig(t).m.alarms
+	s, err := openReceipts(dir, told)
 	must(t, err)
 	id, a, b := label.Sum(label.TagRoundConfig, []byte("x")), label.Hash{1}, label.Hash{2}
 	must(t, s.note(id, 99, a, 7))
@@ -240,7 +240,7 @@ func TestReceipts(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, s.close())
-	if s, err = openReceipts(dir, log); err != nil {
+	if s, err = openReceipts(dir, told); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.rounds[id]; got == nil || got.revealMs != 99 || got.index[a] != 7 || got.index[b] != 7 || len(got.index) != 2 {
@@ -252,14 +252,14 @@ func TestReceipts(t *testing.T) {
 	raw, err := os.ReadFile(path)
 	must(t, err)
 	must(t, os.WriteFile(path, raw[:len(raw)-3], 0o600))
-	if s, err = openReceipts(dir, log); err != nil || len(s.rounds[id].index) != 1 {
+	if s, err = openReceipts(dir, told); err != nil || len(s.rounds[id].index) != 1 {
 		t.Fatal(err)
 	}
 	must(t, s.note(id, 99, b, 7))
 	must(t, s.close())
 	raw[len(raw)/2] ^= 1
 	must(t, os.WriteFile(path, raw, 0o600))
-	if s, err = openReceipts(dir, log); err != nil || len(s.rounds) != 0 {
+	if s, err = openReceipts(dir, told); err != nil || len(s.rounds) != 0 {
 		t.Fatal(err)
 	}
 	must(t, s.note(id, 99, b, 7))
@@ -268,8 +268,8 @@ func TestReceipts(t *testing.T) {
 	must(t, s.close())
 	entries, err := os.ReadDir(dir)
 	must(t, err)
-	if len(entries) != 1 || !strings.HasSuffix(entries[0].Name(), ".damaged") {
-		t.Errorf("%v", entries)
+	if len(entries) != 1 || !strings.HasSuffix(entries[0].Name(), ".damaged") || told.count() != 1 {
+		t.Errorf("%v, %d alarms", entries, told.count())
 	}
 }
 

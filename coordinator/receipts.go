@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -45,7 +44,7 @@ func receiptsOptions() durable.RecordsOptions {
 
 // openReceipts reads what there is. A damaged file is set aside: it speaks of its round only, and costs the member one
 // of two guards against a lying leader, which an operator should hear of.
-func openReceipts(dir string, logger *slog.Logger) (*receipts, error) {
+func openReceipts(dir string, told *alarms) (*receipts, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -64,7 +63,7 @@ func openReceipts(dir string, logger *slog.Logger) (*receipts, error) {
 		var damaged *durable.CorruptError
 		switch {
 		case errors.As(err, &damaged), errors.Is(err, errReceipts):
-			logger.Error("ALARM: the list of receipts of a round is damaged and set aside", "round", id.String(), "error", err)
+			told.raise(AlarmReceipts, err, "round", id.String())
 			if err := durable.Rename(path, path+".damaged"); err != nil {
 				return nil, errors.Join(err, r.close())
 			}

@@ -37,44 +37,42 @@ type RunOptions struct {
 	Ready        func(*Member) // called when both ports listen
 }
 
-// Status is what the running process writes to status.json, atomically, every second and at its end.
-type Status struct {
-	Name       string    `json:"name"`
-	Index      int       `json:"index"`
-	Consortium string    `json:"consortium"`
-	Demo       bool      `json:"demo"`
-	Charter    string    `json:"charter"`
-	State      string    `json:"state"` // running or stopped
-	Leader     string    `json:"leader"`
-	Leading    bool      `json:"leading"`
-	Term       uint64    `json:"term"`
-	Applied    uint64    `json:"applied"`
-	Committed  uint64    `json:"committed"`
-	Alive      []string  `json:"alive"`
-	Epoch      uint64    `json:"epoch"`
-	OpenRounds uint32    `json:"open_rounds"`
-	Written    time.Time `json:"written"`
-	PID        int       `json:"pid"`
-}
-
 const (
 	statusEvery  = time.Second
 	drainWait    = 5 * time.Second
+	transferWait = 5 * time.Second
+	lockFile     = "lock"
+	lockTries    = 20
+	lockWait     = 50 * time.Millisecond
 	deviceWindow = 1 << 20
 )
 
-// Run is the member process: it owns the folder, listens on both ports and works until the context ends. It then hands
-// leadership over, stops taking uploads and closes its stores.
+// Run is the member process: it owns the folder, listens on both ports and works until the context ends. It then stops
+// taking work, hands leadership over and closes its stores. The last thing that it writes is status.json, which says why
+// it ended.
 func Run(ctx context.Context, o RunOptions) (err error) {
 	home, err := OpenHome(o.Dir, rand.Reader)
 	if err != nil {
 		return err
 	}
-	lock, err := durable.Lock(filepath.Join(o.Dir, "lock"))
+	lock, err := lockDir(ctx, o.Dir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	report := &reporter{dir: o.Dir, logger: o.Logger}
+	report.write(Status{Name: home.Card.Name, State: StateStarting, LeaderSeconds: -1, AppliedAge: -1, Written: time.Now().UTC(), PID: os.Getpid()})
+	err = runMember(ctx, o, home, report)
+	if err != nil {
+		c := CauseOf(err)
+		o.Logger.Error("the member has stopped by itself", "reason", c.Word, "error", err, "means", c.Means, "do", c.Do)
+	}
+	report.end(time.Now(), err)
+	return err
+}
+
+// runMember is Run in a folder that is this process's.
+func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) (err error) {
 	if _, err := durable.RemoveTemps(o.Dir); err != nil {
 		return err
 	}
@@ -85,11 +83,19 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if ch.Demo {
 		o.Logger.Warn("DEMO, NOT PRIVATE: this charter allows cohorts that hide nobody")
 	}
+	began := report.last
+	began.Index, began.Consortium, began.Demo, began.Charter = me, ch.Consortium, ch.Demo, ch.Hash().String()
+	report.write(began)
 	m, err := New(Config{Home: home, Charter: ch, Index: me, Now: time.Now, Rand: rand.Reader, Logger: o.Logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.Close()) }()
+	defer func() {
+		if err != nil {
+			m.alarms.raise(AlarmStopped, fmt.Errorf("%s: %w", CauseOf(err).Word, err))
+		}
+		err = errors.Join(err, m.Close())
+	}()
 	cert, err := mesh.Certificate(home.TLS, home.Card.Name, time.Now())
 	if err != nil {
 		return err
@@ -133,7 +139,8 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	go func() { errs <- deviceServer.Serve(limitConnections(devicePort, deviceConns)) }()
 	var working sync.WaitGroup
 	working.Go(func() { m.Run(work) })
-	working.Go(func() { m.writeStatus(work, o.Dir, peers) })
+	report.say(m, StateRunning)
+	working.Go(func() { report.keep(work, m) })
 	o.Logger.Info("member is up", "name", home.Card.Name, "device_port", devicePort.Addr().String(), "mesh_port", listener.Addr().String(), "n", ch.N, "f", ch.F)
 	if o.Ready != nil {
 		o.Ready(m)
@@ -146,22 +153,27 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		err = log.raft.Err()
 	}
 	o.Logger.Info("stopping")
-	transfer, cancel := context.WithTimeout(context.Background(), drainWait)
-	defer cancel()
+	report.say(m, StateStopping)
+	// Drain, then hand over, then stop: what was begun here ends under the leader it began with, and the others get a new
+	// one without waiting for a timeout (coordinator design, 1.3).
+	drain(deviceServer, drainWait)
 	if log.raft.IsLeader() {
+		transfer, cancel := context.WithTimeout(context.Background(), transferWait)
 		if terr := log.raft.Transfer(transfer); terr != nil {
 			o.Logger.Warn("leadership was not handed over", "error", terr)
 		}
+		cancel()
 	}
-	drain(deviceServer, transfer)
 	stopWork()
-	working.Wait() // status.json is written once more below, and last
+	working.Wait()
 	meshServer.Stop()
-	return errors.Join(err, writeStatus(o.Dir, m.statusFile(peers, "stopped")))
+	return err
 }
 
-// drain lets calls in flight end, within ctx.
-func drain(s *grpc.Server, ctx context.Context) {
+// drain lets calls in flight end, for so long.
+func drain(s *grpc.Server, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
 	stopped := make(chan struct{})
 	go func() { s.GracefulStop(); close(stopped) }()
 	select {
@@ -246,32 +258,4 @@ func newDeviceServer(m *Member, cert tls.Certificate) *grpc.Server {
 		grpc.UnaryInterceptor(m.guardUnary(calls)), grpc.StreamInterceptor(m.guardStream(calls)))
 	coordpb.RegisterDeviceServer(s, m.DeviceServer())
 	return s
-}
-
-// writeStatus keeps status.json fresh.
-func (m *Member) writeStatus(ctx context.Context, dir string, peers *meshPeers) {
-	for {
-		if err := writeStatus(dir, m.statusFile(peers, "running")); err != nil {
-			m.cfg.Logger.Warn("status.json was not written", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(statusEvery):
-		}
-	}
-}
-
-func (m *Member) statusFile(peers Peers, state string) Status {
-	s, l := m.status(), m.log.Status()
-	out := Status{Name: s.GetName(), Index: m.me, Consortium: m.ch.Consortium, Demo: m.ch.Demo, Charter: m.ch.Hash().String(), State: state,
-		Leading: s.GetLeader(), Term: l.Term, Applied: l.Applied, Committed: l.Committed, Epoch: s.GetEpoch(), OpenRounds: s.GetOpenRounds(),
-		Written: m.cfg.Now().UTC(), PID: os.Getpid()}
-	if l.Leader >= 0 {
-		out.Leader = m.ch.Members[l.Leader].Name
-	}
-	for _, i := range peers.Alive().Members() {
-		out.Alive = append(out.Alive, m.ch.Members[i].Name)
-	}
-	return out
 }

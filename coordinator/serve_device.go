@@ -149,12 +149,14 @@ func (s *DeviceServer) GetRound(_ context.Context, r *coordpb.GetRoundRequest) (
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "round id: %v", err)
 	}
+	standing := s.m.standing()
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	record, ok := s.m.machine.Record(id, round.Everything)
 	if !ok {
 		return nil, status.Error(codes.NotFound, "no such round is kept here")
 	}
+	record.Standing = standing
 	return record, nil
 }
 
@@ -163,7 +165,7 @@ func (s *DeviceServer) ListRounds(_ context.Context, r *coordpb.ListRoundsReques
 	s.m.mu.Lock()
 	views := s.m.machine.Rounds()
 	s.m.mu.Unlock()
-	out := &coordpb.ListRoundsResponse{}
+	out := &coordpb.ListRoundsResponse{Standing: s.m.standing()}
 	for _, v := range views {
 		if r.GetTaskId() != "" && r.GetTaskId() != v.Config.Task {
 			continue
@@ -213,6 +215,7 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 			if got, err := peer.Status(ctx, &coordpb.ListMembersRequest{}); err == nil {
 				line.Leader, line.Term, line.Applied, line.Committed = got.GetLeader(), got.GetTerm(), got.GetApplied(), got.GetCommitted()
 				line.Epoch, line.Erased, line.OpenRounds, line.Reachable = got.GetEpoch(), got.GetErased(), got.GetOpenRounds(), true
+				line.Standing = got.GetStanding()
 			}
 		})
 	}
@@ -224,7 +227,7 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 func (m *Member) status() *coordpb.MemberStatus {
 	l := m.log.Status()
 	out := &coordpb.MemberStatus{Index: uint32(m.me), Name: m.ch.Members[m.me].Name, Self: true, Leader: m.log.Leading(), Term: l.Term,
-		Applied: l.Applied, Committed: l.Committed, DeviceUrl: m.ch.Members[m.me].DeviceURL, Reachable: true}
+		Applied: l.Applied, Committed: l.Committed, DeviceUrl: m.ch.Members[m.me].DeviceURL, Reachable: true, Standing: m.standing()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, k, ok := m.machine.KeyPackage(m.me); ok {

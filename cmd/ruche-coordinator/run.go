@@ -56,12 +56,23 @@ func runCommand() *urfave.Command {
 			}
 			err = coordinator.Run(c.Context, coordinator.RunOptions{Dir: dir, Logger: logger, Timing: timing,
 				ListenDevice: firstOf(c.String("listen-device"), l.Device), ListenMesh: firstOf(c.String("listen-mesh"), l.Mesh)})
-			if errors.Is(err, durable.ErrLocked) {
-				return cli.WithHint(err, "this member runs already: see `ruche-coordinator status`")
-			}
-			return err
+			return explain(err)
 		},
 	}
+}
+
+// explain gives an error of the member its stable word and what to do next.
+func explain(err error) error {
+	cause := coordinator.CauseOf(err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, durable.ErrLocked):
+		return cli.WithHint(err, "this member runs already: see `ruche-coordinator status`")
+	case cause.Means == "":
+		return cli.WithHint(err, cause.Do)
+	}
+	return cli.Fail(cause.Word, cause.Do+"; `ruche-coordinator doctor` looks at the folder", "%w: %s", err, cause.Means)
 }
 
 func firstOf(a, b string) string {

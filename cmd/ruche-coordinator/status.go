@@ -1,15 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -18,17 +15,21 @@ import (
 	"github.com/ruche-federation/ruche/coordinator"
 )
 
-// staleAfter is several times as long as a running member waits between two status files.
-const staleAfter = 10 * time.Second
+// staleAfter is several times as long as a running member waits between two status files, and less than the five seconds
+// within which what this says has to be true.
+const staleAfter = 4 * time.Second
 
-// condition is what status says besides the file.
+// condition is what status says: what the file says, where a process holds the folder, else how that process ended.
 type condition string
 
 const (
-	running condition = "running"
-	stopped condition = "stopped" // it said so
-	stale   condition = "stale"   // the process lives and has not written of late
-	gone    condition = "gone"    // it ended without a word
+	starting condition = coordinator.StateStarting
+	running  condition = coordinator.StateRunning
+	stopping condition = coordinator.StateStopping
+	stopped  condition = coordinator.StateStopped // as it was told to
+	failed   condition = coordinator.StateFailed  // by itself, and said why
+	stale    condition = "stale"                  // a process has the folder and has not written of late
+	gone     condition = "gone"                   // it ended without a word: killed, or the machine went down
 )
 
 type statusReport struct {
@@ -49,7 +50,7 @@ func statusCommand() *urfave.Command {
 			if err != nil {
 				return err
 			}
-			r, err := readStatus(dir, time.Now(), alive)
+			r, err := readStatus(dir, time.Now())
 			if err != nil {
 				return err
 			}
@@ -58,38 +59,53 @@ func statusCommand() *urfave.Command {
 	}
 }
 
-// readStatus reads status.json and judges it at now.
-func readStatus(dir string, now time.Time, alive func(pid int) bool) (*statusReport, error) {
-	p := filepath.Join(dir, "status.json")
-	b, err := os.ReadFile(p)
+// readStatus reads status.json and judges it at now. Whether a process works in the folder, the folder's lock tells: the
+// number in the file may be another program's by now.
+func readStatus(dir string, now time.Time) (*statusReport, error) {
+	held, err := coordinator.Running(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &statusReport{}
+	r.Status, err = coordinator.ReadStatus(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, cli.Fail("never_ran", "start it with `ruche-coordinator run`", "no member has run in %s yet", dir)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the status of %s: %w", dir, err)
 	}
-	r := &statusReport{Role: "follower"}
-	if err := json.Unmarshal(b, &r.Status); err != nil {
-		return nil, fmt.Errorf("%s: %w", p, err)
-	}
-	if r.Leading {
-		r.Role = "leader"
-	} else if r.Leader == "" {
-		r.Role = "without leader"
-	}
+	r.judge(held, now)
+	return r, nil
+}
+
+func (r *statusReport) judge(held bool, now time.Time) {
 	age := now.Sub(r.Written)
 	r.AgeSeconds = float64(age.Milliseconds()) / 1000
+	ended := r.State == coordinator.StateStopped || r.State == coordinator.StateFailed
 	switch {
-	case r.State != string(running):
-		r.Condition = stopped
-	case age < staleAfter:
-		r.Condition = running
-	case alive(r.PID):
+	case held && ended:
+		r.Condition = starting // the next process has the folder and has not written yet
+	case held && r.State != coordinator.StateStarting && (age > staleAfter || age < -staleAfter):
 		r.Condition = stale
+	case held || ended:
+		r.Condition = condition(r.State)
 	default:
 		r.Condition = gone
 	}
-	return r, nil
+	// A leader, peers and waits are of a living member only.
+	if r.Condition != running && r.Condition != stopping {
+		r.Leader, r.Leading, r.Alive, r.Waits = "", false, nil, nil
+	}
+	switch {
+	case r.Condition != running && r.Condition != stopping:
+		r.Role = "none"
+	case r.Leading:
+		r.Role = "leader"
+	case r.Leader == "":
+		r.Role = "without leader"
+	default:
+		r.Role = "follower"
+	}
 }
 
 func (r *statusReport) verdict() error {
@@ -97,8 +113,10 @@ func (r *statusReport) verdict() error {
 	switch r.Condition {
 	case stopped:
 		return cli.Fail("stopped", "start it with `ruche-coordinator run`", "the member stopped %s ago", age)
+	case failed:
+		return cli.Fail("failed", r.Do+"; `ruche-coordinator doctor` looks at the folder", "the member stopped by itself %s ago (%s): %s", age, r.Reason, r.Message)
 	case stale:
-		return cli.Fail("stale", "look at its log: is its disk full, or the machine overloaded?", "process %d lives but has written no status for %s", r.PID, age)
+		return cli.Fail("stale", "look at its log: is its disk full, or the machine overloaded?", "process %d has the folder and has written no status for %s", r.PID, age)
 	case gone:
 		return cli.Fail("gone", "look at its log for the reason, then start it with `ruche-coordinator run`", "process %d is gone; its last status is %s old", r.PID, age)
 	}
@@ -120,27 +138,59 @@ func (r *statusReport) print(w io.Writer, o *cli.Output) error {
 		state = o.Bad(state)
 	}
 	t.Add("state", fmt.Sprintf("%s, process %d, written %s ago", state, r.PID, cli.Age(time.Duration(r.AgeSeconds*float64(time.Second)))))
+	if r.Message != "" {
+		t.Add("reason", fmt.Sprintf("%s: %s", r.Reason, r.Message))
+		t.Add("means", r.Means)
+		t.Add("do", r.Do)
+	}
 	t.Add("role", r.Role)
-	t.Add("leader", r.Leader)
+	heard := r.Leader
+	if r.Role == "without leader" {
+		heard = o.Bad("none heard yet")
+		if r.LeaderSeconds >= 0 {
+			heard = o.Bad("none heard for " + seconds(r.LeaderSeconds))
+		}
+	}
+	t.Add("leader", heard)
 	t.Add("term", r.Term)
 	t.Add("committed", r.Committed)
-	t.Add("applied", r.Applied)
-	t.Add("alive", strings.Join(r.Alive, ", "))
-	t.Add("epoch", r.Epoch)
+	applied := fmt.Sprint(r.Applied)
+	if r.AppliedAge >= 0 {
+		applied += fmt.Sprintf(", %s before", seconds(r.AppliedAge))
+	}
+	t.Add("applied", applied)
+	if r.Role != "none" {
+		up := fmt.Sprintf("%s: %d of the %d members needed", strings.Join(r.Alive, ", "), len(r.Alive), r.Needed)
+		if len(r.Alive) < r.Needed {
+			up = o.Bad(up)
+		}
+		t.Add("up", up)
+		for _, w := range r.Waits {
+			t.Add("waits", fmt.Sprintf("%s/%d, %s: %s", w.Task, w.Seq, w.Phase, r.lacking(w)))
+		}
+	}
+	t.Add("epoch", fmt.Sprintf("%d, erased to %d", r.Epoch, r.Erased))
+	if r.Alarms > 0 {
+		t.Add("alarms", o.Bad(fmt.Sprintf("%d: see `ruche-coordinator doctor`", r.Alarms)))
+	}
 	t.Add("open rounds", r.OpenRounds)
 	return t.Write(w, false)
 }
 
-// alive reports whether a process of that number exists. Where the system cannot say, it is taken to be gone: it is
-// asked only about a member that has been silent for long.
-func alive(pid int) bool {
-	if pid <= 0 {
-		return false
+// lacking is what a round waits for, and why each missing word is missing.
+func (r *statusReport) lacking(w coordinator.RoundWait) string {
+	var names []string
+	for _, name := range w.Lacks {
+		if !slices.Contains(r.Alive, name) {
+			name += " (not up)"
+		}
+		names = append(names, name)
 	}
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return false
+	out := fmt.Sprintf("%d of %d %s", w.Have, w.Need, w.What)
+	if len(names) > 0 {
+		out += "; lacks " + strings.Join(names, ", ")
 	}
-	err = p.Signal(syscall.Signal(0))
-	return err == nil || errors.Is(err, fs.ErrPermission)
+	return out
 }
+
+func seconds(s float64) string { return cli.Age(time.Duration(s * float64(time.Second))) }

@@ -40,7 +40,8 @@ func statusCommand() *urfave.Command {
 			if err != nil {
 				return err
 			}
-			if !running {
+			if !running { // whatever it said last
+				s.State, s.PID = node.StateStopped, 0
 				err = cli.Fail("stopped", "start it with `ruche-node run`", "the device is not running; what it said last is %s old", cli.Age(time.Since(s.Updated)))
 			}
 			o := cli.Out(c)

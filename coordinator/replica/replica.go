@@ -313,6 +313,7 @@ type Stats struct {
 	Guarded   uint64 // applied and durably known to be
 	First     uint64 // the log's first and last entry, 0 for none
 	Last      uint64
+	Contact   time.Time // when a follower heard a leader last, zero for never; says nothing at the leader
 }
 
 // Stats gives a picture of this member that need not be consistent in itself.
@@ -320,7 +321,7 @@ func (r *Replica) Stats() Stats {
 	leader, _ := r.Leader()
 	first, _ := r.opts.Log.FirstIndex() // a log that cannot answer has other ways to say so
 	return Stats{State: r.raft.State().String(), Leader: leader, Term: r.raft.CurrentTerm(), Committed: r.raft.CommitIndex(),
-		Applied: r.machine.applied.Load(), Guarded: r.durable.Load(), First: first, Last: r.raft.LastIndex()}
+		Applied: r.machine.applied.Load(), Guarded: r.durable.Load(), First: first, Last: r.raft.LastIndex(), Contact: r.raft.LastContact()}
 }
 
 // Snapshot takes a snapshot now. It is no error if nothing was applied since the last one.

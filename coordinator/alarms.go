@@ -1,0 +1,138 @@
+package coordinator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
+)
+
+// Alarm is something that time does not mend: a person has to look. It is kept until a person removes the file.
+type Alarm struct {
+	Time   time.Time `json:"time"`
+	What   string    `json:"what"`   // a stable word, one of Alarm...
+	Detail string    `json:"detail"` // the error's text
+}
+
+// What alarms are about.
+const (
+	AlarmEpoch    = "epoch_damaged"    // an epoch's folder was damaged; its keys are destroyed
+	AlarmWitness  = "own_word_unknown" // the log holds a vote, reveal or expiry of ours that the vote file lacks
+	AlarmReceipts = "receipts_damaged" // a round's list of receipts was damaged
+	AlarmState    = "state_refused"    // a snapshot contradicts what this member knows
+	AlarmDuty     = "duty_refused"     // the log asks for what this member must not sign
+	AlarmStopped  = "stopped"          // the member stopped by itself
+	AlarmList     = "alarms_damaged"   // the list of alarms was damaged: earlier ones are in the file that was set aside
+)
+
+const alarmsFile = "alarms"
+
+// alarms keeps what was said, each once: a duty that is refused every half minute is one alarm.
+type alarms struct {
+	logger *slog.Logger
+	now    func() time.Time
+
+	mu   sync.Mutex // guards what follows
+	file *durable.Records
+	seen map[string]bool
+}
+
+func alarmsOptions() durable.RecordsOptions {
+	return durable.RecordsOptions{Tag: label.TagRecord, MaxRecord: 4096}
+}
+
+// openAlarms opens the list. A damaged one is set aside, and that is the first alarm of the next.
+func openAlarms(dir string, now func() time.Time, logger *slog.Logger) (*alarms, error) {
+	path := filepath.Join(dir, alarmsFile)
+	a := &alarms{logger: logger, now: now, seen: map[string]bool{}}
+	file, records, err := durable.OpenRecords(path, alarmsOptions())
+	var damaged error
+	if errors.As(err, new(*durable.CorruptError)) {
+		damaged = err
+		if err := durable.Rename(path, path+".damaged"); err != nil {
+			return nil, err
+		}
+		file, records, err = durable.OpenRecords(path, alarmsOptions())
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.file = file
+	for _, b := range records {
+		var old Alarm
+		if json.Unmarshal(b, &old) == nil {
+			a.seen[old.What+" "+old.Detail] = true
+		}
+	}
+	if damaged != nil {
+		a.raise(AlarmList, damaged)
+	}
+	return a, nil
+}
+
+// raise tells whoever reads the log now, and whoever asks later.
+func (a *alarms) raise(what string, err error, more ...any) {
+	a.logger.Error("ALARM", append([]any{"what", what, "error", err}, more...)...)
+	detail := err.Error()
+	if len(detail) > alarmBytes {
+		detail = detail[:alarmBytes]
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.file == nil || a.seen[what+" "+detail] || len(a.seen) >= alarmsMax {
+		return
+	}
+	b, jerr := json.Marshal(Alarm{Time: a.now().UTC(), What: what, Detail: detail})
+	if jerr == nil {
+		jerr = a.file.Append(b)
+	}
+	if jerr != nil {
+		a.logger.Error("the alarm is in no file", "error", jerr)
+		return
+	}
+	a.seen[what+" "+detail] = true
+}
+
+func (a *alarms) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.seen)
+}
+
+func (a *alarms) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.file == nil {
+		return nil
+	}
+	file := a.file
+	a.file = nil
+	return file.Close()
+}
+
+// ReadAlarms lists a member's alarms, oldest first, while it runs or not.
+func ReadAlarms(dir string) ([]Alarm, error) {
+	records, err := durable.ReadRecords(filepath.Join(dir, alarmsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []Alarm
+	for _, b := range records {
+		var a Alarm
+		if err := json.Unmarshal(b, &a); err != nil {
+			return nil, fmt.Errorf("alarms: %w", err)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
