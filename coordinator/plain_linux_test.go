@@ -102,7 +102,7 @@ func runPlain(ctx context.Context, o RunOptions) (err error) {
 			}
 		})
 	})
-	working.Go(func() { m.writeStatus(work, o.Dir, peers) })
+	working.Go(func() { (&reporter{dir: o.Dir, logger: o.Logger, last: Status{State: StateRunning}}).keep(work, m) })
 	select {
 	case <-ctx.Done():
 	case err = <-errs:
