@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 	"github.com/ruche-federation/ruche/node"
 )
 
@@ -15,13 +16,13 @@ import (
 type device struct {
 	person  person
 	dir     string
-	process *process
+	process *consortium.Process
 
 	stopping bool // the watcher told it to end
 }
 
 // prepare initialises a device with the real program: base, text, token, certificate.
-func prepare(ctx context.Context, p programs, c *consortium, dir, base, tokenizer string, i int, who person) (*device, error) {
+func prepare(ctx context.Context, c *consortium.Consortium, dir, base, tokenizer string, i int, who person) (*device, error) {
 	d := &device{person: who, dir: filepath.Join(dir, "devices", fmt.Sprintf("%02d", i))}
 	args := []string{"--dir", d.dir, "init"}
 	if base != "" {
@@ -30,7 +31,7 @@ func prepare(ctx context.Context, p programs, c *consortium, dir, base, tokenize
 	if tokenizer != "" {
 		args = append(args, "--tokenizer", tokenizer)
 	}
-	if _, err := command(ctx, p.node, args...); err != nil {
+	if _, err := consortium.Command(ctx, c.Programs.Node, args...); err != nil {
 		return nil, fmt.Errorf("device of %s: %w", who.Name, err)
 	}
 	var lines bytes.Buffer
@@ -44,23 +45,10 @@ func prepare(ctx context.Context, p programs, c *consortium, dir, base, tokenize
 	if err := os.WriteFile(file, lines.Bytes(), 0o600); err != nil {
 		return nil, err
 	}
-	if _, err := command(ctx, p.node, "--dir", d.dir, "data", "import", file); err != nil {
+	if _, err := consortium.Command(ctx, c.Programs.Node, "--dir", d.dir, "data", "import", file); err != nil {
 		return nil, fmt.Errorf("device of %s: %w", who.Name, err)
 	}
-	authority := i % len(c.dirs)
-	out, err := command(ctx, p.coordinator, "--dir", c.dirs[authority], "--format", "json", "token")
-	if err != nil {
-		return nil, err
-	}
-	var token struct {
-		Data struct {
-			Tokens []string `json:"tokens"`
-		} `json:"data"`
-	}
-	if err := json.Unmarshal(out, &token); err != nil || len(token.Data.Tokens) != 1 {
-		return nil, fmt.Errorf("ruche-coordinator token printed %.80q", out)
-	}
-	if _, err := command(ctx, p.node, "--dir", d.dir, "join", "--member", c.charter.Members[authority].DeviceURL, "--token", token.Data.Tokens[0], c.charterPath); err != nil {
+	if err := c.Enrol(ctx, d.dir, i%len(c.Dirs)); err != nil {
 		return nil, fmt.Errorf("device of %s: %w", who.Name, err)
 	}
 	run := []string{"--dir", d.dir, "run"}
@@ -69,7 +57,7 @@ func prepare(ctx context.Context, p programs, c *consortium, dir, base, tokenize
 	} else {
 		run = append(run, "--keep-encoded")
 	}
-	d.process = &process{name: "device of " + who.Name, program: p.node, args: run, log: filepath.Join(dir, fmt.Sprintf("device-%02d.log", i))}
+	d.process = &consortium.Process{Name: "device of " + who.Name, Program: c.Programs.Node, Args: run, Log: filepath.Join(dir, fmt.Sprintf("device-%02d.log", i))}
 	return d, nil
 }
 

@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/ruche-federation/ruche/aggregation/committee"
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -19,7 +19,7 @@ func (w *watcher) fill(r *Report) error {
 	for _, d := range w.devices {
 		s, err := d.status()
 		if err != nil {
-			return fmt.Errorf("%s: %w", d.process.name, err)
+			return fmt.Errorf("%s: %w", d.process.Name, err)
 		}
 		byDevice[s.Device] = d
 	}
@@ -96,43 +96,19 @@ func (w *watcher) round(seq uint64, record *coordpb.RoundRecord, byDevice map[la
 		return out, err
 	}
 	out.AdapterSHA256 = result.Model.String()
-	plain, err := plainSum(id, int(rc.Len), record.GetContributors(), byDevice)
+	plain, err := consortium.PlainSum(int(rc.Len), record.GetContributors(), func(h label.Hash) ([]uint32, error) {
+		d, ok := byDevice[h]
+		if !ok {
+			return nil, errors.New("none of this demo's devices")
+		}
+		return consortium.Encoded(d.dir, id, int(rc.Len))
+	})
 	if err != nil {
 		return out, err
 	}
 	// The signed Result names the opened sum by its hash: equal hashes are equal sums, bit for bit.
 	out.SumEqualsPlain = committee.HashVector(label.TagUnmasked, plain) == result.X
 	return out, nil
-}
-
-// plainSum adds the vectors that the devices of the set kept under the demo charter, without any mask.
-func plainSum(id label.Hash, lanes int, contributors [][]byte, byDevice map[label.Hash]*device) ([]uint32, error) {
-	if len(contributors) == 0 {
-		return nil, errors.New("the record names no contributors")
-	}
-	sum := make([]uint32, lanes)
-	for _, c := range contributors {
-		h, err := label.HashFromBytes(c)
-		if err != nil {
-			return nil, err
-		}
-		d, ok := byDevice[h]
-		if !ok {
-			return nil, fmt.Errorf("contributor %s is none of this demo's devices", h)
-		}
-		b, err := os.ReadFile(filepath.Join(d.dir, "encoded", id.String()))
-		if err != nil {
-			return nil, err
-		}
-		v, err := committee.ParseVector(b, lanes)
-		if err != nil {
-			return nil, err
-		}
-		if err := committee.AddVector(sum, v); err != nil {
-			return nil, err
-		}
-	}
-	return sum, nil
 }
 
 // uploaded is the mean of the bytes that left a participant in a round, by the devices' own ledgers.

@@ -202,7 +202,7 @@ func (l *learning) loss(ctx context.Context, values []float32, who person) (floa
 
 // peak is the most memory a device's process held: what it says itself, or what its parent learned at its end.
 func (d *device) peak() uint64 {
-	p := d.process.peakRSS()
+	p := d.process.PeakRSS()
 	if s, err := d.status(); err == nil && s.PeakRSSBytes > 0 {
 		p = max(p, uint64(s.PeakRSSBytes))
 	}

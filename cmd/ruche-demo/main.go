@@ -18,6 +18,8 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/ruche-federation/ruche/cmd/internal/cli"
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
+	"github.com/ruche-federation/ruche/coordinator/charter"
 )
 
 // options are the flags.
@@ -63,8 +65,8 @@ func (o *options) check() error {
 	switch {
 	case o.devices < 4 || o.devices > 200:
 		return cli.BadUsage("ruche-demo --help lists the flags", "--devices is %d, it must lie in [4, 200]: every fourth is a newcomer, and a round needs three", o.devices)
-	case o.members < 1 || o.members > len(organisations):
-		return cli.BadUsage("ruche-demo --help lists the flags", "--members is %d, it must lie in [1, %d]", o.members, len(organisations))
+	case o.members < 1 || o.members > consortium.MembersMax:
+		return cli.BadUsage("ruche-demo --help lists the flags", "--members is %d, it must lie in [1, %d]", o.members, consortium.MembersMax)
 	case o.rounds < 1 || o.rounds > 1000:
 		return cli.BadUsage("ruche-demo --help lists the flags", "--rounds is %d, it must lie in [1, 1000]", o.rounds)
 	case o.localTokens < 0 || o.killLeader < 0:
@@ -78,7 +80,7 @@ func demo(ctx context.Context, o options, out *cli.Output) (err error) {
 	began := time.Now()
 	say := func(s string) { fmt.Fprintf(os.Stderr, "%6.1f s  %s\n", time.Since(began).Seconds(), s) }
 	say("DEMO, NOT PRIVATE: cohorts of three and trusted enrolment; everything runs on this machine")
-	programs, err := findPrograms()
+	programs, err := consortium.FindPrograms("")
 	if err != nil {
 		return err
 	}
@@ -86,13 +88,13 @@ func demo(ctx context.Context, o options, out *cli.Output) (err error) {
 	if err != nil {
 		return err
 	}
-	var running []*process
+	var running []*consortium.Process
 	defer func() {
 		if o.keep && ctx.Err() == nil {
 			say(fmt.Sprintf("left running in %s; stop it with: pkill -f %s", dir, dir))
 			return
 		}
-		stopAll(running)
+		_ = consortium.StopAll(running, 8*time.Second) // what does not end is killed
 		if err != nil {
 			say("logs are kept in " + dir)
 			return
@@ -115,21 +117,21 @@ func demo(ctx context.Context, o options, out *cli.Output) (err error) {
 	}
 	say(fmt.Sprintf("base model %s: %d parameters; %d participants and %d newcomers, %d local tokens a round", l.source.Path, l.source.Parameters, participants, len(people)-participants, l.task.Recipe.Steps*l.task.Recipe.Batch*l.task.Recipe.Window))
 	l.cohort(participants)
-	c, err := found(ctx, programs, dir, o.members, o.faults, l.task, say)
+	c, err := consortium.Found(ctx, consortium.Founding{Programs: programs, Dir: dir, Name: "demo", Members: o.members, Faults: o.faults, Tasks: []charter.Task{l.task}, Say: say})
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	running = append(running, c.members...)
-	if err := c.start(ctx); err != nil {
+	defer c.Close()
+	running = append(running, c.Members...)
+	if err := c.Start(ctx); err != nil {
 		return err
 	}
-	devices, err := enrolAll(ctx, programs, c, dir, o, people, say)
+	devices, err := enrolAll(ctx, c, dir, o, people, say)
 	if err != nil {
 		return err
 	}
 	for _, d := range devices {
-		if err := d.process.start(); err != nil {
+		if err := d.process.Start(); err != nil {
 			return err
 		}
 		running = append(running, d.process)
@@ -143,19 +145,19 @@ func demo(ctx context.Context, o options, out *cli.Output) (err error) {
 		return err
 	}
 	report := &Report{SchemaVersion: "1", Base: BaseReport{l.source.Path, l.source.SHA256, l.source.Parameters},
-		Charter:      CharterReport{c.charter.N, c.charter.F, c.charter.Q, c.charter.Demo},
+		Charter:      CharterReport{c.Charter.N, c.Charter.F, c.Charter.Q, c.Charter.Demo},
 		Participants: participants, Newcomers: len(people) - participants}
 	if err := w.fill(report); err != nil {
 		return err
 	}
 	if !o.keep {
-		stopAll(running)
+		_ = consortium.StopAll(running, 8*time.Second) // what does not end is killed
 	}
 	for _, d := range devices {
 		report.PeakRSS.DeviceMax = max(report.PeakRSS.DeviceMax, d.peak())
 	}
-	for _, m := range c.members {
-		report.PeakRSS.MemberMax = max(report.PeakRSS.MemberMax, m.peakRSS())
+	for _, m := range c.Members {
+		report.PeakRSS.MemberMax = max(report.PeakRSS.MemberMax, m.PeakRSS())
 	}
 	say("every participant trains alone, for comparison")
 	if err := l.compare(ctx, report, devices, o.rounds); err != nil {
@@ -169,17 +171,8 @@ func demo(ctx context.Context, o options, out *cli.Output) (err error) {
 	return finish(out, report)
 }
 
-func stopAll(list []*process) {
-	var wg sync.WaitGroup
-	for i := len(list) - 1; i >= 0; i-- {
-		wg.Add(1)
-		go func() { defer wg.Done(); list[i].stop(8 * time.Second) }()
-	}
-	wg.Wait()
-}
-
 // enrolAll prepares every device with the real programs, a few at a time.
-func enrolAll(ctx context.Context, p programs, c *consortium, dir string, o options, people []person, say func(string)) ([]*device, error) {
+func enrolAll(ctx context.Context, c *consortium.Consortium, dir string, o options, people []person, say func(string)) ([]*device, error) {
 	say(fmt.Sprintf("enrolling %d devices", len(people)))
 	devices := make([]*device, len(people))
 	errs := make([]error, len(people))
@@ -191,7 +184,7 @@ func enrolAll(ctx context.Context, p programs, c *consortium, dir string, o opti
 		go func() {
 			defer wg.Done()
 			defer func() { <-slots }()
-			devices[i], errs[i] = prepare(ctx, p, c, dir, o.base, o.tokenizer, i, who)
+			devices[i], errs[i] = prepare(ctx, c, dir, o.base, o.tokenizer, i, who)
 		}()
 	}
 	wg.Wait()

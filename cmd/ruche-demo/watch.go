@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 )
 
@@ -16,7 +17,7 @@ const (
 
 // watcher follows the rounds, shows progress, and kills the leader where it was told to.
 type watcher struct {
-	c          *consortium
+	c          *consortium.Consortium
 	devices    []*device
 	rounds     int
 	target     int
@@ -37,20 +38,20 @@ func (w *watcher) follow(ctx context.Context) error {
 	w.leaders, w.killed, w.records = map[uint64]string{}, map[uint64]bool{}, map[uint64]*coordpb.RoundRecord{}
 	phase := ""
 	for {
-		if err := w.c.failed(); err != nil {
+		if err := w.c.Failed(); err != nil {
 			return err
 		}
 		for _, d := range w.devices {
-			if err := d.process.failed(); err != nil {
+			if err := d.process.Failed(); err != nil {
 				return err
 			}
 		}
-		list, err := w.c.rounds(ctx)
+		list, err := w.c.Rounds(ctx)
 		if err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err == nil && len(list) > 0 {
-			if p := progress(list); p != w.lastSeen {
+			if p := consortium.Progress(list); p != w.lastSeen {
 				w.lastSeen, w.lastChange = p, time.Now()
 			}
 			newest := list[len(list)-1]
@@ -81,30 +82,30 @@ func (w *watcher) visit(ctx context.Context, list []*coordpb.RoundSummary) error
 	newest := list[len(list)-1]
 	seq := newest.GetSeq()
 	if _, ok := w.leaders[seq]; !ok {
-		if i, err := w.c.leader(ctx); err == nil {
-			w.leaders[seq] = w.c.charter.Members[i].Name
+		if i, err := w.c.Leader(ctx); err == nil {
+			w.leaders[seq] = w.c.Charter.Members[i].Name
 		}
 	}
 	if w.down >= 0 && int(seq) > w.killRound && newest.GetPhase() != "proposed" {
-		w.say("starting " + w.c.members[w.down].name + " again")
-		if err := w.c.members[w.down].start(); err != nil {
+		w.say("starting " + w.c.Members[w.down].Name + " again")
+		if err := w.c.Members[w.down].Start(); err != nil {
 			return err
 		}
 		w.down = -1
 	}
 	if w.killRound > 0 && int(seq) == w.killRound && !w.killed[seq] && newest.GetPhase() == "open" && 2*int(newest.GetAccepted()) >= w.target {
-		if i, err := w.c.leader(ctx); err == nil {
-			w.say(fmt.Sprintf("killing the leader, %s (SIGKILL), with %d of %d contributions acknowledged", w.c.members[i].name, newest.GetAccepted(), w.target))
-			w.c.members[i].kill()
+		if i, err := w.c.Leader(ctx); err == nil {
+			w.say(fmt.Sprintf("killing the leader, %s (SIGKILL), with %d of %d contributions acknowledged", w.c.Members[i].Name, newest.GetAccepted(), w.target))
+			w.c.Members[i].Kill()
 			w.killed[seq], w.down = true, i
-			w.leaders[seq] = w.c.charter.Members[i].Name
+			w.leaders[seq] = w.c.Charter.Members[i].Name
 		}
 	}
 	for _, r := range list {
 		if w.records[r.GetSeq()] != nil || r.GetPhase() != "published" && r.GetPhase() != "dead" {
 			continue
 		}
-		record, err := w.c.record(ctx, r.GetRoundId())
+		record, err := w.c.Record(ctx, r.GetRoundId())
 		if err != nil {
 			continue // asked again at the next poll
 		}
@@ -137,7 +138,7 @@ func (w *watcher) done(list []*coordpb.RoundSummary) bool {
 		case !w.keep && !d.stopping:
 			// The next round has begun: there is no need to train for it.
 			d.stopping = true
-			go d.process.stop(8 * time.Second)
+			go func() { _ = d.process.Stop(8 * time.Second) }() // killed otherwise
 		}
 	}
 	return done
