@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/ruche-federation/ruche/cmd/internal/cli"
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
+)
+
+func main() { os.Exit(cli.Main(newApp())) }
+
+func newApp() *urfave.App {
+	app := cli.New("chaos", "breaks a consortium of real processes and looks for what is lost", "")
+	app.Commands = []*urfave.Command{killsCommand()}
+	return app
+}
+
+// runFlags are those of every verb that runs a consortium.
+func runFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "bin", Value: "bin", Usage: "the `FOLDER` with the programs"},
+		&urfave.StringFlag{Name: "out", Usage: "write the result to this JSON `FILE`"},
+		&urfave.StringFlag{Name: "keep", Usage: "work in this `FOLDER` and leave everything there"},
+		&urfave.Uint64Flag{Name: "seed", Value: 1, Usage: "of the schedule"},
+		&urfave.IntFlag{Name: "devices", Value: 6, Usage: "devices that contribute"},
+		&urfave.IntFlag{Name: "values", Value: 20_000, Usage: "numbers in a contribution"},
+	}
+}
+
+func killsCommand() *urfave.Command {
+	return &urfave.Command{
+		Name: "kills", Usage: "SIGKILL members and devices while devices contribute",
+		Flags: append(runFlags(), &urfave.IntFlag{Name: "kills", Value: 40, Usage: "processes to kill"}),
+		Action: func(c *urfave.Context) error {
+			return verb(c, func(ctx context.Context, o options, say func(string, ...any)) (*Result, error) {
+				if o.kills = c.Int("kills"); o.kills < 1 || o.kills > faultsMax {
+					return nil, cli.BadUsage("give --kills 40", "--kills is %d, it must lie in [1, %d]", o.kills, faultsMax)
+				}
+				o.command = fmt.Sprintf("make kills KILLS=%d SEED=%d", o.kills, o.seed)
+				return runKills(ctx, o, say)
+			})
+		},
+	}
+}
+
+// verb runs one layer, prints and writes its result, and fails if it holds a violation.
+func verb(c *urfave.Context, run func(context.Context, options, func(string, ...any)) (*Result, error)) error {
+	if _, err := cli.Args(c, 0, 0, ""); err != nil {
+		return err
+	}
+	began := time.Now()
+	say := func(format string, args ...any) {
+		cli.Out(c).Notef("%6.1f s  %s", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	programs, err := consortium.FindPrograms(c.String("bin"))
+	if err != nil {
+		return err
+	}
+	o := options{programs: programs, seed: c.Uint64("seed"), devices: c.Int("devices"), values: c.Int("values"), keep: c.String("keep")}
+	if o.devices < 4 || o.devices > devicesMax || o.values < 1 {
+		return cli.BadUsage("chaos --help lists the flags", "--devices is %d, it must lie in [4, %d]; --values is %d", o.devices, devicesMax, o.values)
+	}
+	r, err := run(c.Context, o, say)
+	if err != nil {
+		return err
+	}
+	r.print()
+	if out := c.String("out"); out != "" {
+		if err := r.save(filepath.Clean(out)); err != nil {
+			return err
+		}
+	}
+	if len(r.Violations) > 0 {
+		return cli.Fail("violations", "the folder named above holds every log", "%s: %s", r.Layer, strings.Join(r.Violations, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
+)
+
+// truth asks the operators' commands until they say what is the case: these members are down, the others are up, and one
+// of those leads if they are enough. It returns how long that took, an error if longer than truthWithin.
+func truth(ctx context.Context, c *consortium.Consortium, down []int) (time.Duration, error) {
+	began := time.Now()
+	for {
+		err := errors.Join(statusTells(ctx, c, down), membersTell(ctx, c, down), roundsTell(ctx, c))
+		took := time.Since(began)
+		if err == nil && took <= truthWithin {
+			return took, nil
+		}
+		if took > truthWithin {
+			return took, fmt.Errorf("%s after members %v were killed the operators' commands do not tell: %w", took.Round(100*time.Millisecond), down, err)
+		}
+		if err := pause(ctx, truthEvery); err != nil {
+			return took, err
+		}
+	}
+}
+
+// told runs a command and reads its envelope's data. A status but 0 is no error where the command printed one.
+func told[T any](ctx context.Context, program string, args ...string) (data T, ok bool, err error) {
+	out, runErr := consortium.Command(ctx, program, append([]string{"--format", "json"}, args...)...)
+	var envelope struct {
+		Status string `json:"status"`
+		Data   T      `json:"data"`
+	}
+	if err := json.Unmarshal(out, &envelope); err != nil {
+		return data, false, errors.Join(runErr, err)
+	}
+	return envelope.Data, runErr == nil && envelope.Status == "ok", nil
+}
+
+// statusTells is about `ruche-coordinator status` in every member's folder.
+func statusTells(ctx context.Context, c *consortium.Consortium, down []int) error {
+	quorum := len(c.Members)-len(down) > len(c.Members)/2
+	leaders := 0
+	for i, dir := range c.Dirs {
+		s, ok, err := told[struct {
+			Condition string `json:"condition"`
+			Leader    string `json:"leader"`
+			Leading   bool   `json:"leading"`
+		}](ctx, c.Programs.Coordinator, "--dir", dir, "status")
+		name := c.Charter.Members[i].Name
+		switch {
+		case err != nil:
+			return fmt.Errorf("status of %s: %w", name, err)
+		case slices.Contains(down, i) && (ok || s.Condition == "running"):
+			return fmt.Errorf("status says that %s, which is down, is %s", name, s.Condition)
+		case slices.Contains(down, i):
+			continue
+		case !ok || s.Condition != "running":
+			return fmt.Errorf("status says that %s, which is up, is %s", name, s.Condition)
+		case !quorum && (s.Leader != "" || s.Leading):
+			return fmt.Errorf("status of %s names the leader %s, and there is no quorum", name, s.Leader)
+		case quorum && s.Leader == "":
+			return fmt.Errorf("status of %s knows no leader", name)
+		}
+		for _, d := range down {
+			if s.Leader == c.Charter.Members[d].Name {
+				return fmt.Errorf("status of %s names the leader %s, which is down", name, s.Leader)
+			}
+		}
+		if s.Leading {
+			leaders++
+		}
+	}
+	if quorum && leaders != 1 {
+		return fmt.Errorf("by their status %d members lead", leaders)
+	}
+	return nil
+}
+
+// membersTell is about `ruche members list`.
+func membersTell(ctx context.Context, c *consortium.Consortium, down []int) error {
+	lines, _, err := told[[]struct {
+		Name      string `json:"name"`
+		Reachable bool   `json:"reachable"`
+	}](ctx, c.Programs.Ruche, "--charter", c.CharterPath, "members", "list")
+	if err != nil {
+		return fmt.Errorf("members list: %w", err)
+	}
+	for i, l := range lines {
+		if l.Reachable == slices.Contains(down, i) {
+			return fmt.Errorf("members list says reachable %v of %s", l.Reachable, l.Name)
+		}
+	}
+	return nil
+}
+
+// roundsTell is about `ruche rounds list` and `ruche rounds show`: what they say of the newest round lies between what
+// the members say before and after.
+func roundsTell(ctx context.Context, c *consortium.Consortium) error {
+	before, err := c.Rounds(ctx)
+	if err != nil {
+		return err
+	}
+	lines, ok, err := told[[]struct {
+		ID       string `json:"id"`
+		Seq      uint64 `json:"seq"`
+		Phase    string `json:"phase"`
+		Accepted uint32 `json:"accepted"`
+	}](ctx, c.Programs.Ruche, "--charter", c.CharterPath, "rounds", "list")
+	if err != nil || !ok || len(lines) == 0 {
+		return fmt.Errorf("rounds list says nothing: %w", err)
+	}
+	newest := lines[len(lines)-1]
+	show, ok, err := told[struct {
+		ID    string `json:"id"`
+		Seq   uint64 `json:"seq"`
+		Phase string `json:"phase"`
+	}](ctx, c.Programs.Ruche, "--charter", c.CharterPath, "rounds", "show", newest.ID)
+	if err != nil || !ok {
+		return fmt.Errorf("rounds show %s says nothing: %w", newest.ID, err)
+	}
+	after, err := c.Rounds(ctx)
+	if err != nil {
+		return err
+	}
+	listed := consortium.Progress([]*coordpb.RoundSummary{{Seq: newest.Seq, Phase: newest.Phase, Accepted: newest.Accepted}})
+	if behind := consortium.Progress(before[:1]); listed < behind || listed > consortium.Progress(after) {
+		return fmt.Errorf("rounds list says that round %d is %s", newest.Seq, newest.Phase)
+	}
+	if show.ID != newest.ID || show.Seq != newest.Seq {
+		return fmt.Errorf("rounds show shows round %d for round %d", show.Seq, newest.Seq)
+	}
+	return nil
+}
