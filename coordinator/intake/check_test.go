@@ -100,6 +100,24 @@ func TestBadHeads(t *testing.T) {
 	}
 }
 
+// TestAnEndedRoundTakesNoMore: a device that comes back after its round is told so, whether the log took its contribution
+// or not; an unknown round may be one that this member has yet to hear of.
+func TestAnEndedRoundTakesNoMore(t *testing.T) {
+	w := newWorld(t, 4, 1, 100)
+	taken, late := w.device(), w.device()
+	w.contribute(taken)
+	w.over, w.verdict = true, codeClosed
+	for name, d := range map[string]*device{"taken": taken, "late": late} {
+		_, err := w.members[0].ingress.Upload(t.Context(), d.upload())
+		if wantCode(t, err, codeClosed); strings.Contains(err.Error(), "certified") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.verdict = "round_not_open"
+	_, err := w.members[0].ingress.Upload(t.Context(), late.upload())
+	wantCode(t, err, CodeUnknownRound)
+}
+
 // TestHeadIsKeptAsItIsNamed: fields that a sender adds are not kept, the signed bytes are, and a head that was kept
 // reads back as it was checked.
 func TestHeadIsKeptAsItIsNamed(t *testing.T) {

@@ -37,6 +37,12 @@ const (
 	codeDuplicate = "duplicate"
 )
 
+// What the log answers where it takes no more.
+const (
+	codeClosed = "round_closed"
+	codeSecond = "second_header"
+)
+
 // Contribution is the checked head of a contribution: everything but y.
 type Contribution struct {
 	Header    *statement.Header
@@ -95,6 +101,12 @@ func Check(s State, open *coordpb.UploadOpen) (*Contribution, Terms, error) {
 	}
 	terms, ok := s.Terms(h.Round)
 	if !ok {
+		// Of a round that has ended the log says that it takes no more, or that it took this: neither is a reason to try
+		// again, here or elsewhere, for a device that was away meanwhile.
+		switch code, _ := s.Acceptable(h.Round, h.Device, statement.HashHeader(open.GetHeader().GetBody())); code {
+		case codeDuplicate, codeSecond, codeClosed:
+			return nil, terms, refuse(codeClosed, "round %s has ended", h.Round)
+		}
 		return nil, terms, refuse(CodeUnknownRound, "round %s is not certified here", h.Round)
 	}
 	r := terms.Round

@@ -53,6 +53,7 @@ type world struct {
 	changed  chan struct{}
 	logFails error  // what Propose answers
 	verdict  string // what the log says of everything that it does not hold, if anything
+	over     bool   // the round has ended
 	entries  []*coordpb.AcceptBatch
 }
 
@@ -104,7 +105,9 @@ func newWorld(t testing.TB, n, f, lanes int) *world {
 
 func (w *world) Await(context.Context, label.Hash, label.Hash) {}
 
-func (w *world) Terms(id label.Hash) (Terms, bool) { return Terms{w.round}, id == w.round.ID }
+func (w *world) Terms(id label.Hash) (Terms, bool) {
+	return Terms{w.round}, id == w.round.ID && !w.over
+}
 
 func (w *world) DeviceCert(d label.Hash) (*statement.DeviceCert, bool) {
 	w.mu.Lock()
@@ -113,7 +116,10 @@ func (w *world) DeviceCert(d label.Hash) (*statement.DeviceCert, bool) {
 	return c, ok
 }
 
-func (w *world) Acceptable(_, device, header label.Hash) (string, string) {
+func (w *world) Acceptable(id, device, header label.Hash) (string, string) {
+	if id != w.round.ID {
+		return CodeUnknownRound, "the log's reason"
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.acceptable(device, header), "the log's reason"
