@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 BINARIES := ruche-node ruche-coordinator ruche ruche-demo
 
-.PHONY: help build demo test race faults check bench fuzz generate pretrain clean
+.PHONY: help build demo test race faults check bench fuzz kills durability generate pretrain clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ fuzz: ## every fuzz target for FUZZTIME each (default 10s)
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-10s} -fuzzminimizetime 10x $$pkg || exit 1; \
 	  done; done
+
+kills: build ## SIGKILL members and devices of a running consortium (KILLS=40), then look for anything lost
+	$(GO) run ./cmd/internal/chaos kills --kills $${KILLS:-40} --seed $${SEED:-1} --out bin/kills.json
+
+durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 those of the chaos program first
+	@if [ -n "$$RUN" ]; then $(MAKE) kills && cp bin/kills.json docs/benchmarks/; fi
+	$(GO) run ./cmd/internal/chaos report
 
 generate: ## protobuf code, without protoc
 	cd coordinator/coordpb/_gen && $(GO) run .

@@ -67,7 +67,7 @@ func runKills(ctx context.Context, o options, say func(string, ...any)) (_ *Resu
 	if err != nil {
 		return nil, err
 	}
-	f, err := finish(ctx, a, r)
+	_, f, err := finish(ctx, a, r)
 	if err != nil {
 		return nil, err
 	}
@@ -290,23 +290,24 @@ func (k *killer) tellTruth(ctx context.Context, down []int) {
 }
 
 // finish lets everything settle, checks all that was said and all that is stored, and stops the members.
-func finish(ctx context.Context, a *arena, r *Result) (*Findings, error) {
+func finish(ctx context.Context, a *arena, r *Result) (*Evidence, *Findings, error) {
 	a.say("settling")
 	if err := a.settle(ctx); err != nil {
 		r.Violations = append(r.Violations, "the consortium does not settle: "+err.Error())
 	}
+	var e *Evidence
 	var f *Findings
 	for deadline := time.Now().Add(settleWait); ; {
-		e, err := a.gather(ctx)
-		if err != nil {
-			return nil, err
+		var err error
+		if e, err = a.gather(ctx); err != nil {
+			return nil, nil, err
 		}
 		// What was acknowledged is to come to an end as long as enough members are up.
 		if f = e.Check(); len(f.Promises) == 0 || time.Now().After(deadline) {
 			break
 		}
 		if err := pause(ctx, time.Second); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	_, unheld := a.held(ctx, f.Promises)
@@ -322,18 +323,20 @@ func finish(ctx context.Context, a *arena, r *Result) (*Findings, error) {
 			r.Violations = append(r.Violations, fmt.Sprintf("%s ended with status %d when it was told to", m.Name, code))
 		}
 	}
-	index, digest, differ, err := sameState(a.c.Dirs, a.c.Charter)
+	all, err := openAll(a.c.Dirs, a.c.Charter)
+	if err == nil {
+		index, digest, differ, serr := sameState(all)
+		a.say("state %.12s at log index %d, %d members differ", digest, index, len(differ))
+		r.Violations, err = append(r.Violations, differ...), serr
+	}
 	if err != nil {
 		r.Violations = append(r.Violations, "the stored states cannot be read: "+err.Error())
-	} else {
-		a.say("all members keep state %.12s at log index %d", digest, index)
 	}
-	r.Violations = append(r.Violations, differ...)
 	alarms, err := alarms(a)
 	r.Violations = append(r.Violations, alarms...)
 	bad, _ := a.faulty()
 	r.Violations = append(r.Violations, bad...)
-	return f, err
+	return e, f, err
 }
 
 // tally counts what the evidence holds.

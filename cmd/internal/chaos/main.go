@@ -18,7 +18,7 @@ func main() { os.Exit(cli.Main(newApp())) }
 
 func newApp() *urfave.App {
 	app := cli.New("chaos", "breaks a consortium of real processes and looks for what is lost", "")
-	app.Commands = []*urfave.Command{killsCommand()}
+	app.Commands = []*urfave.Command{killsCommand(), reportCommand()}
 	return app
 }
 
@@ -46,6 +46,24 @@ func killsCommand() *urfave.Command {
 				o.command = fmt.Sprintf("make kills KILLS=%d SEED=%d", o.kills, o.seed)
 				return runKills(ctx, o, say)
 			})
+		},
+	}
+}
+
+func reportCommand() *urfave.Command {
+	return &urfave.Command{
+		Name: "report", Usage: "write " + reportFile + " from the results in a folder",
+		Flags: []urfave.Flag{&urfave.StringFlag{Name: "results", Value: filepath.Join("docs", "benchmarks"), Usage: "the `FOLDER`"}},
+		Action: func(c *urfave.Context) error {
+			if _, err := cli.Args(c, 0, 0, ""); err != nil {
+				return err
+			}
+			dir := c.String("results")
+			b, err := report(dir)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(dir, reportFile), b, 0o644)
 		},
 	}
 }

@@ -121,16 +121,20 @@ func (s *stored) apply(index uint64) error {
 	return nil
 }
 
-// sameState compares what all members keep, at the last index that all know to be committed.
-func sameState(dirs []string, ch *charter.Charter) (index uint64, digest label.Hash, violations []string, err error) {
-	var all []*stored
+// openAll reads the folders of all members.
+func openAll(dirs []string, ch *charter.Charter) (all []*stored, err error) {
 	for i, dir := range dirs {
 		s, err := openStored(dir, ch)
 		if err != nil {
-			return 0, digest, nil, fmt.Errorf("member %d: %w", i, err)
+			return nil, fmt.Errorf("member %d: %w", i, err)
 		}
 		all = append(all, s)
 	}
+	return all, nil
+}
+
+// sameState compares what all members keep, at the last index that all know to be committed.
+func sameState(all []*stored) (index uint64, digest label.Hash, violations []string, err error) {
 	index = slices.MinFunc(all, func(a, b *stored) int { return int(a.last) - int(b.last) }).last
 	for i, s := range all {
 		if err := s.apply(index); err != nil {
