@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/aggregation/layout"
 	"github.com/ruche-federation/ruche/coordinator/charter"
@@ -301,7 +303,7 @@ func (d *testDevice) open() *coordpb.UploadOpen {
 func (d *testDevice) messages() []*coordpb.UploadRequest {
 	list := []*coordpb.UploadRequest{{Message: &coordpb.UploadRequest_Open{Open: d.open()}}}
 	_ = coordpb.SendChunks(bytes.NewReader(d.y), 0, func(c *coordpb.Chunk) error {
-		list = append(list, &coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: c}})
+		list = append(list, &coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: proto.CloneOf(c)}})
 		return nil
 	})
 	return list

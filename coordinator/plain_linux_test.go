@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/aggregation/commons"
@@ -200,15 +203,9 @@ func (p *plainMember) signReveal(ctx context.Context, v round.View) (*coordpb.Co
 	p.mu.Lock()
 	set := p.machine.Set(v.ID)
 	p.mu.Unlock()
-	sum := make([]uint32, v.Config.Len)
-	for _, k := range set {
-		c, err := p.obtain(ctx, v, k)
-		if err != nil {
-			return nil, err
-		}
-		if err := p.addY(sum, c); err != nil {
-			return nil, err
-		}
+	sum, err := p.fold(ctx, v, set)
+	if err != nil {
+		return nil, err
 	}
 	if err := e.RecordReveal(v.ID, v.Decision); err != nil {
 		return nil, err
@@ -226,6 +223,36 @@ func (p *plainMember) signReveal(ctx context.Context, v round.View) (*coordpb.Co
 		return nil, err
 	}
 	return round.RevealCommand(v.ID, p.me, statement.Signed{Body: body, Signature: sig}), nil
+}
+
+// fold sums y over the set: a part of the set on each processor.
+func (p *plainMember) fold(ctx context.Context, v round.View, set []round.Candidate) ([]uint32, error) {
+	parts := make([][]uint32, runtime.GOMAXPROCS(0))
+	var work errgroup.Group
+	for i := range parts {
+		parts[i] = make([]uint32, v.Config.Len)
+		work.Go(func() error {
+			for at := i; at < len(set); at += len(parts) {
+				c, err := p.obtain(ctx, v, set[at])
+				if err != nil {
+					return err
+				}
+				if err := p.addY(parts[i], c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, err
+	}
+	for _, part := range parts[1:] {
+		if err := committee.AddVector(parts[0], part); err != nil {
+			return nil, err
+		}
+	}
+	return parts[0], nil
 }
 
 func (p *plainMember) signResult(ctx context.Context, v round.View) (*coordpb.Command, error) {

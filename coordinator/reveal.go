@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -94,6 +96,9 @@ func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, set []r
 	terms := intake.Terms{Round: v.Config.Committee(m.ch)}
 	sumY := make([]uint32, v.Config.Len)
 	sums := committee.TSums{}
+	for _, t := range committee.SubsetsOf(m.ch.N, m.ch.F, m.me) {
+		sums[t] = make([]uint32, v.Config.Len)
+	}
 	for _, k := range set {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
@@ -109,19 +114,35 @@ func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, set []r
 		if err != nil {
 			return nil, nil, err
 		}
-		err = shares.AddTo(sums)
-		shares.Erase()
+		damaged, err := m.add(c, shares, sumY, sums)
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := m.addY(sumY, c); err != nil {
+		if damaged != nil {
 			if drop := m.shelf.Drop(c); drop != nil {
-				return nil, nil, errors.Join(err, drop)
+				return nil, nil, errors.Join(damaged, drop)
 			}
-			return nil, nil, fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, err)
+			return nil, nil, fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, damaged)
 		}
 	}
 	return sumY, sums, nil
+}
+
+// add adds one contribution to all sums, as many at a time as there are processors: each sum is one goroutine's alone.
+// The seeds are erased when it returns. damaged says why y was not to be had.
+func (m *Member) add(c *intake.Contribution, shares committee.Shares, sumY []uint32, sums committee.TSums) (damaged, err error) {
+	defer shares.Erase()
+	var work errgroup.Group
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	work.Go(func() error {
+		damaged = m.addY(sumY, c)
+		return nil
+	})
+	for t, sum := range sums {
+		work.Go(func() error { return shares.AddMask(t, sum) })
+	}
+	err = work.Wait()
+	return damaged, err
 }
 
 // addY adds one contribution's y to the sum, piece by piece, and compares its hash. After an error the sum is useless.

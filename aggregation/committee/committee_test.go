@@ -3,6 +3,7 @@ package committee
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -567,6 +568,26 @@ func TestWorkersSumsJoin(t *testing.T) {
 	if err := shares.AddTo(TSums{shares.Subsets()[1]: make([]uint32, 5)}); err == nil {
 		t.Error("masks were added to a shorter sum")
 	}
+	// Subset by subset, in any order, is the same.
+	sums, apart := TSums{}, TSums{}
+	if err := shares.AddTo(sums); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range slices.Backward(shares.Subsets()) {
+		apart[m] = make([]uint32, c.round.Len)
+		if err := shares.AddMask(m, apart[m]); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(apart[m], sums[m]) {
+			t.Errorf("the mask of subset %v differs", m)
+		}
+		if err := shares.AddMask(m, make([]uint32, 5)); err == nil {
+			t.Error("a mask was added to a shorter sum")
+		}
+	}
+	if err := shares.AddMask(Mask(1)<<c.round.N-1, make([]uint32, c.round.Len)); err == nil {
+		t.Error("a mask of no subset was added")
+	}
 	shares.Erase()
 }
 
@@ -576,6 +597,15 @@ func TestVectorsHaveOneForm(t *testing.T) {
 		v[i] = uint32(i) * 2654435761
 	}
 	b := VectorBytes(v)
+	for n := range 40 { // around the eight words that are written at once
+		var want []byte
+		for _, w := range v[:n] {
+			want = binary.LittleEndian.AppendUint32(want, w)
+		}
+		if got := AppendVector([]byte{9}, v[:n]); !bytes.Equal(got[1:], want) || got[0] != 9 {
+			t.Errorf("%d lanes are written wrongly", n)
+		}
+	}
 	back, err := ParseVector(b, len(v))
 	if err != nil || !slices.Equal(back, v) {
 		t.Fatal(err)

@@ -53,14 +53,17 @@ func Contribute(r Round, device label.Hash, nonce Nonce, x []uint32, aad func(co
 		out.Commitments[i] = commitment(context, s)
 		masks[i] = prg.NewExpander(s, label.PurposeMask, context)
 	}
-	out.Y = append([]uint32(nil), x...)
-	for at := 0; at < len(out.Y); at += chunkLanes {
-		chunk := out.Y[at:min(at+chunkLanes, len(out.Y))]
+	out.Y = make([]uint32, len(x))
+	digest := newVectorHash(label.TagContribution)
+	for at := 0; at < len(x); at += chunkLanes {
+		chunk := out.Y[at:min(at+chunkLanes, len(x))]
+		copy(chunk, x[at:])
 		for _, m := range masks {
 			m.Add(chunk, uint64(at))
 		}
+		digest.write(chunk)
 	}
-	out.YHash = HashVector(label.TagContribution, out.Y)
+	out.YHash = digest.sum()
 
 	bound := aad(out.Commitments, out.YHash)
 	out.Boxes = make([][]byte, len(r.Listed))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/crypto/prg"
@@ -127,14 +128,27 @@ func (s Shares) AddTo(sums TSums) error {
 			return fmt.Errorf("sum of subset %v has %d lanes, the round has %d", t, len(v), s.lanes)
 		}
 	}
-	for i, t := range s.subsets {
-		v := sums[t]
-		if v == nil {
-			v = make([]uint32, s.lanes)
-			sums[t] = v
+	for _, t := range s.subsets {
+		if sums[t] == nil {
+			sums[t] = make([]uint32, s.lanes)
 		}
-		prg.Add(v, s.seeds[i], label.PurposeMask, s.context(t))
+		if err := s.AddMask(t, sums[t]); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// AddMask adds the mask of one subset to its sum. Several subsets' may be added at the same time.
+func (s Shares) AddMask(t Mask, sum []uint32) error {
+	i := slices.Index(s.subsets, t)
+	if i < 0 {
+		return fmt.Errorf("these shares have no seed of subset %v", t)
+	}
+	if len(sum) != s.lanes {
+		return fmt.Errorf("sum of subset %v has %d lanes, the round has %d", t, len(sum), s.lanes)
+	}
+	prg.Add(sum, s.seeds[i], label.PurposeMask, s.context(t))
 	return nil
 }
 

@@ -3,6 +3,8 @@ package committee
 import (
 	"encoding/binary"
 	"fmt"
+	"hash"
+	"slices"
 
 	"github.com/ruche-federation/ruche/crypto/label"
 )
@@ -12,15 +14,31 @@ const LaneBytes = 4
 
 // HashVector is label.Sum(tag, VectorBytes(v)) without the copy.
 func HashVector(tag string, v []uint32) label.Hash {
-	h := label.New(tag)
-	tile := make([]byte, 0, LaneBytes*tileLanes)
+	h := newVectorHash(tag)
+	h.write(v)
+	return h.sum()
+}
+
+// vectorHash is HashVector of a vector that comes in pieces.
+type vectorHash struct {
+	hash hash.Hash
+	tile []byte
+}
+
+func newVectorHash(tag string) *vectorHash {
+	return &vectorHash{label.New(tag), make([]byte, 0, LaneBytes*tileLanes)}
+}
+
+func (h *vectorHash) write(v []uint32) {
 	for len(v) > 0 {
 		n := min(len(v), tileLanes)
-		h.Write(AppendVector(tile, v[:n]))
+		h.hash.Write(AppendVector(h.tile, v[:n]))
 		v = v[n:]
 	}
-	var out label.Hash
-	h.Sum(out[:0])
+}
+
+func (h *vectorHash) sum() (out label.Hash) {
+	h.hash.Sum(out[:0])
 	return out
 }
 
@@ -31,8 +49,23 @@ func VectorBytes(v []uint32) []byte {
 
 // AppendVector appends the lanes to dst as little-endian words.
 func AppendVector(dst []byte, v []uint32) []byte {
-	for _, w := range v {
-		dst = binary.LittleEndian.AppendUint32(dst, w)
+	at := len(dst)
+	dst = slices.Grow(dst, LaneBytes*len(v))[:at+LaneBytes*len(v)]
+	b := dst[at:]
+	for len(v) >= 8 && len(b) >= 32 {
+		s, k := (*[8]uint32)(v), (*[32]byte)(b)
+		binary.LittleEndian.PutUint32(k[0:4], s[0])
+		binary.LittleEndian.PutUint32(k[4:8], s[1])
+		binary.LittleEndian.PutUint32(k[8:12], s[2])
+		binary.LittleEndian.PutUint32(k[12:16], s[3])
+		binary.LittleEndian.PutUint32(k[16:20], s[4])
+		binary.LittleEndian.PutUint32(k[20:24], s[5])
+		binary.LittleEndian.PutUint32(k[24:28], s[6])
+		binary.LittleEndian.PutUint32(k[28:32], s[7])
+		v, b = v[8:], b[32:]
+	}
+	for i, w := range v {
+		binary.LittleEndian.PutUint32(b[LaneBytes*i:], w)
 	}
 	return dst
 }

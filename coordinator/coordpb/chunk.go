@@ -23,13 +23,14 @@ func (c *Chunk) Verify() error {
 	return nil
 }
 
-// SendChunks cuts a stream into chunks; offset is where the stream begins in the whole.
+// SendChunks cuts a stream into chunks; offset is where the stream begins in the whole. A chunk is the callee's until
+// send returns: its bytes are written over then.
 func SendChunks(r io.Reader, offset uint64, send func(*Chunk) error) error {
 	buf := make([]byte, ChunkBytesMax)
 	for {
 		n, err := io.ReadFull(r, buf)
 		if n > 0 {
-			c := &Chunk{Offset: offset, Data: append([]byte(nil), buf[:n]...)}
+			c := &Chunk{Offset: offset, Data: buf[:n:n]}
 			c.Crc32C = crc32.Checksum(c.Data, castagnoli)
 			if err := send(c); err != nil {
 				return err

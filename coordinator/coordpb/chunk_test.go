@@ -7,12 +7,14 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+
+	"google.golang.org/protobuf/proto"
 )
 
 func chunksOf(t *testing.T, b []byte, offset uint64) (out []*Chunk) {
 	t.Helper()
 	// One byte at a time, so that chunks are filled by many reads.
-	if err := SendChunks(iotest.HalfReader(bytes.NewReader(b)), offset, func(c *Chunk) error { out = append(out, c); return nil }); err != nil {
+	if err := SendChunks(iotest.HalfReader(bytes.NewReader(b)), offset, func(c *Chunk) error { out = append(out, proto.CloneOf(c)); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return out

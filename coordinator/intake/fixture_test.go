@@ -307,7 +307,7 @@ func (l *link) Store(ctx context.Context, _ ...grpc.CallOption) (grpc.ClientStre
 
 func (s *storing) Send(m *coordpb.UploadRequest) error {
 	select {
-	case s.messages <- m:
+	case s.messages <- proto.CloneOf(m): // as a connection does
 		return nil
 	case <-s.done:
 		return io.EOF
@@ -345,7 +345,7 @@ func (l *link) FetchContribution(ctx context.Context, r *coordpb.GetReceiptsRequ
 	}
 	add(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: c.Open(0)}})
 	return f, l.to.shelf.Send(c, 0, func(ch *coordpb.Chunk) error {
-		add(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: ch}})
+		add(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: proto.CloneOf(ch)}})
 		return nil
 	})
 }
@@ -428,7 +428,7 @@ func (d *device) hash() label.Hash { return d.header.Hash() }
 
 // chunks cuts y from an offset on.
 func (d *device) chunks(from int) (out []*coordpb.Chunk) {
-	_ = coordpb.SendChunks(&reader{d.y[from:]}, uint64(from), func(c *coordpb.Chunk) error { out = append(out, c); return nil })
+	_ = coordpb.SendChunks(&reader{d.y[from:]}, uint64(from), func(c *coordpb.Chunk) error { out = append(out, proto.CloneOf(c)); return nil })
 	return out
 }
 

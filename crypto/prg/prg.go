@@ -34,6 +34,7 @@ func Fill(dst []uint32, s Seed, purpose string, context []byte) {
 type Expander struct {
 	block cipher.Block
 	tile  []byte // keystream of one tile, cleared after use; one pass over it keeps it in the first-level cache
+	zeros []byte // what is encrypted: CTR is XOR with the keystream. In place, over a cleared tile, it is a fifth slower
 }
 
 // NewExpander derives the key of (s, purpose, context).
@@ -55,14 +56,13 @@ func (e *Expander) each(dst []uint32, first uint64, combine func(dst []uint32, k
 		return
 	}
 	if need := min(4*len(dst), tileBytes); cap(e.tile) < need {
-		e.tile = make([]byte, need)
+		e.tile, e.zeros = make([]byte, need), make([]byte, need)
 	}
 	ctr := newCTR(e.block, first/BlockWords)
 	for len(dst) > 0 {
 		n := min(len(dst), tileBytes/4)
 		ks := e.tile[:4*n]
-		clear(ks) // CTR is XOR with the keystream: XOR with zeros is the keystream itself
-		ctr.XORKeyStream(ks, ks)
+		ctr.XORKeyStream(ks, e.zeros[:4*n])
 		combine(dst[:n], ks)
 		dst = dst[n:]
 	}
@@ -70,10 +70,10 @@ func (e *Expander) each(dst []uint32, first uint64, combine func(dst []uint32, k
 }
 
 // addTile adds little-endian words: dst[i] += keystream[4i..4i+4). Array pointers of constant length let the compiler
-// drop every bounds check and keep eight independent additions in flight.
+// drop every bounds check and keep sixteen independent additions in flight.
 func addTile(dst []uint32, keystream []byte) {
-	for len(dst) >= 8 && len(keystream) >= 32 {
-		d, k := (*[8]uint32)(dst), (*[32]byte)(keystream)
+	for len(dst) >= 16 && len(keystream) >= 64 {
+		d, k := (*[16]uint32)(dst), (*[64]byte)(keystream)
 		d[0] += binary.LittleEndian.Uint32(k[0:4])
 		d[1] += binary.LittleEndian.Uint32(k[4:8])
 		d[2] += binary.LittleEndian.Uint32(k[8:12])
@@ -82,7 +82,15 @@ func addTile(dst []uint32, keystream []byte) {
 		d[5] += binary.LittleEndian.Uint32(k[20:24])
 		d[6] += binary.LittleEndian.Uint32(k[24:28])
 		d[7] += binary.LittleEndian.Uint32(k[28:32])
-		dst, keystream = dst[8:], keystream[32:]
+		d[8] += binary.LittleEndian.Uint32(k[32:36])
+		d[9] += binary.LittleEndian.Uint32(k[36:40])
+		d[10] += binary.LittleEndian.Uint32(k[40:44])
+		d[11] += binary.LittleEndian.Uint32(k[44:48])
+		d[12] += binary.LittleEndian.Uint32(k[48:52])
+		d[13] += binary.LittleEndian.Uint32(k[52:56])
+		d[14] += binary.LittleEndian.Uint32(k[56:60])
+		d[15] += binary.LittleEndian.Uint32(k[60:64])
+		dst, keystream = dst[16:], keystream[64:]
 	}
 	for i := range dst {
 		dst[i] += binary.LittleEndian.Uint32(keystream[4*i:])
@@ -91,8 +99,8 @@ func addTile(dst []uint32, keystream []byte) {
 
 // subTile is addTile with a minus sign.
 func subTile(dst []uint32, keystream []byte) {
-	for len(dst) >= 8 && len(keystream) >= 32 {
-		d, k := (*[8]uint32)(dst), (*[32]byte)(keystream)
+	for len(dst) >= 16 && len(keystream) >= 64 {
+		d, k := (*[16]uint32)(dst), (*[64]byte)(keystream)
 		d[0] -= binary.LittleEndian.Uint32(k[0:4])
 		d[1] -= binary.LittleEndian.Uint32(k[4:8])
 		d[2] -= binary.LittleEndian.Uint32(k[8:12])
@@ -101,7 +109,15 @@ func subTile(dst []uint32, keystream []byte) {
 		d[5] -= binary.LittleEndian.Uint32(k[20:24])
 		d[6] -= binary.LittleEndian.Uint32(k[24:28])
 		d[7] -= binary.LittleEndian.Uint32(k[28:32])
-		dst, keystream = dst[8:], keystream[32:]
+		d[8] -= binary.LittleEndian.Uint32(k[32:36])
+		d[9] -= binary.LittleEndian.Uint32(k[36:40])
+		d[10] -= binary.LittleEndian.Uint32(k[40:44])
+		d[11] -= binary.LittleEndian.Uint32(k[44:48])
+		d[12] -= binary.LittleEndian.Uint32(k[48:52])
+		d[13] -= binary.LittleEndian.Uint32(k[52:56])
+		d[14] -= binary.LittleEndian.Uint32(k[56:60])
+		d[15] -= binary.LittleEndian.Uint32(k[60:64])
+		dst, keystream = dst[16:], keystream[64:]
 	}
 	for i := range dst {
 		dst[i] -= binary.LittleEndian.Uint32(keystream[4*i:])

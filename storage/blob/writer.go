@@ -233,10 +233,10 @@ func (s *Store) Put(group string, digest label.Hash, tag string, data []byte) er
 	if err != nil {
 		return err
 	}
-	if got := label.Sum(tag, data); got != digest {
-		return &DigestError{path, digest, got}
-	}
 	if s.Has(group, digest) {
+		if got := label.Sum(tag, data); got != digest { // otherwise Commit finds it
+			return &DigestError{path, digest, got}
+		}
 		_, err := s.Read(group, digest, tag)
 		var damaged *DigestError
 		if setAside := errors.As(err, &damaged) && !s.Has(group, digest); !setAside {
