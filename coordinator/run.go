@@ -32,7 +32,7 @@ type RunOptions struct {
 	Dir          string          // the member's folder
 	ListenDevice string          // address to bind for devices; the device URL's host and port if empty
 	ListenMesh   string          // address to bind for members; the card's mesh address if empty
-	Timing       replica.Profile // raft's clocks; wan if empty
+	Timing       replica.Profile // raft's clocks, where they are not the charter's: demo charters only
 	Logger       *slog.Logger
 	Ready        func(*Member) // called when both ports listen
 }
@@ -86,6 +86,12 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 	began := report.last
 	began.Index, began.Consortium, began.Demo, began.Charter = me, ch.Consortium, ch.Demo, ch.Hash().String()
 	report.write(began)
+	switch {
+	case o.Timing == "":
+		o.Timing = replica.Profile(ch.Timing.Profile)
+	case !ch.Demo:
+		return fmt.Errorf("timing %s: a member runs by its charter's profile, unless that is a demo", o.Timing)
+	}
 	m, err := New(Config{Home: home, Charter: ch, Index: me, Now: time.Now, Rand: rand.Reader, Logger: o.Logger})
 	if err != nil {
 		return err

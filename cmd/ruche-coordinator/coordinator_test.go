@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +38,18 @@ func alone(t *testing.T, name string) (home *coordinator.Home, file string) {
 // charterOf signs a charter of one member with the given card.
 func charterOf(t *testing.T, consortium string, card charter.Card, home *coordinator.Home) string {
 	t.Helper()
+	body := draftOf(t, consortium, card)
+	sig, err := charter.Sign(body, home.Identity)
+	must(t, err)
+	data, err := charter.Assemble(body, []charter.Signature{sig})
+	must(t, err)
+	file := filepath.Join(t.TempDir(), "charter.json")
+	must(t, os.WriteFile(file, data, 0o600))
+	return file
+}
+
+func draftOf(t *testing.T, consortium string, card charter.Card) []byte {
+	t.Helper()
 	l, err := layout.Vector("steps", 4, nil)
 	must(t, err)
 	task := charter.NewTask("steps", charter.KindVector)
@@ -45,15 +58,9 @@ func charterOf(t *testing.T, consortium string, card charter.Card, home *coordin
 	minute := charter.Duration(time.Minute)
 	task.Timings = charter.Timings{CloseAfter: minute, AckTimeout: minute, AckAfter: minute}
 	body, err := charter.Draft([]charter.Card{card}, charter.Options{Consortium: consortium, Demo: true, MinContributors: 3, Tasks: []charter.Task{task},
-		Timing: charter.Timing{EpochLife: 60 * minute, Slack: minute, Tick: charter.Duration(100 * time.Millisecond)}})
+		Timing: charter.Timing{EpochLife: 60 * minute, Slack: minute, Tick: charter.Duration(100 * time.Millisecond), Profile: charter.ProfileLoopback}})
 	must(t, err)
-	sig, err := charter.Sign(body, home.Identity)
-	must(t, err)
-	data, err := charter.Assemble(body, []charter.Signature{sig})
-	must(t, err)
-	file := filepath.Join(t.TempDir(), "charter.json")
-	must(t, os.WriteFile(file, data, 0o600))
-	return file
+	return body
 }
 
 func TestACharterIsPinnedOnce(t *testing.T) {
@@ -94,6 +101,31 @@ func TestACharterIsPinnedOnce(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(home.Dir, "charter.json"), want[:len(want)/2], 0o600))
 	if _, err := pinCharter(home.Dir, file); err == nil {
 		t.Error("a damaged pinned charter is silently replaced")
+	}
+}
+
+// TestTimingIsTheCharters: a member whose clocks are its own would stand for election against leaders that are well.
+func TestTimingIsTheCharters(t *testing.T) {
+	home, file := alone(t, "alpha")
+	must(t, os.Remove(file))
+	body := bytes.Replace(draftOf(t, "Solo", home.Card), []byte(`"demo": true`), []byte(`"demo": false`), 1)
+	body = bytes.Replace(body, []byte(`"profile": "loopback"`), []byte(`"profile": "wan"`), 1)
+	body = bytes.ReplaceAll(body, []byte(`"n_min": 3`), []byte(`"n_min": 20`))
+	body = bytes.ReplaceAll(body, []byte(`"n_max": 10`), []byte(`"n_max": 20`))
+	body = bytes.Replace(body, []byte(`"min_contributors": 3`), []byte(`"min_contributors": 20`), 1)
+	sig, err := charter.Sign(body, home.Identity)
+	must(t, err)
+	data, err := charter.Assemble(body, []charter.Signature{sig})
+	must(t, err)
+	must(t, os.WriteFile(file, data, 0o600))
+	var out, errs bytes.Buffer
+	code := cli.Run(t.Context(), newApp(), []string{"ruche-coordinator", "--dir", home.Dir, "run", "--charter", file, "--timing", "loopback"}, &out, &errs)
+	if code != cli.Usage || !strings.Contains(errs.String(), "--timing is for demo charters") {
+		t.Errorf("exit %d, %s", code, errs.String())
+	}
+	err = coordinator.Run(t.Context(), coordinator.RunOptions{Dir: home.Dir, Timing: "lan", Logger: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "charter's profile") {
+		t.Error(err)
 	}
 }
 
@@ -164,7 +196,7 @@ func TestAMemberRunsAndStops(t *testing.T) {
 	var errs bytes.Buffer
 	begin := func() (*exec.Cmd, chan error) {
 		errs.Reset()
-		c := exec.Command("ruche-coordinator", "run", "--dir", home.Dir, "--charter", file, "--timing", "loopback", "--log-level", "warn",
+		c := exec.Command("ruche-coordinator", "run", "--dir", home.Dir, "--charter", file, "--log-level", "warn",
 			"--listen-device", "127.0.0.1:0", "--listen-mesh", "127.0.0.1:0")
 		c.Stderr = &errs
 		must(t, c.Start())
@@ -198,7 +230,7 @@ func TestAMemberRunsAndStops(t *testing.T) {
 		}
 	}
 	waitLeader()
-	if code, said := ruche("run", "--timing", "loopback"); code != cli.Failed || !strings.Contains(said, "this member runs already") {
+	if code, said := ruche("run"); code != cli.Failed || !strings.Contains(said, "this member runs already") {
 		t.Errorf("a second process: exit %d, %s", code, said)
 	}
 	if code, said := ruche("token", "--count", "2"); code != 0 || strings.Count(said, "\n") != 3 {

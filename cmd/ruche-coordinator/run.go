@@ -25,7 +25,7 @@ func runCommand() *urfave.Command {
 			&urfave.StringFlag{Name: "charter", Usage: "the charter `FILE`; kept in the folder at the first start, and no other is taken later"},
 			&urfave.StringFlag{Name: "listen-device", EnvVars: []string{"RUCHE_LISTEN_DEVICE"}, Usage: "`ADDR` to bind for devices"},
 			&urfave.StringFlag{Name: "listen-mesh", EnvVars: []string{"RUCHE_LISTEN_MESH"}, Usage: "`ADDR` to bind for members"},
-			&urfave.StringFlag{Name: "timing", Value: string(replica.WAN), Usage: "distance between the members: `wan|lan|loopback`"},
+			&urfave.StringFlag{Name: "timing", Usage: "demo charters only: `wan|lan|loopback` instead of the charter's profile"},
 		},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c, 0, 0, "[--charter FILE]"); err != nil {
@@ -40,7 +40,7 @@ func runCommand() *urfave.Command {
 				return err
 			}
 			timing := replica.Profile(c.String("timing"))
-			if timing != replica.WAN && timing != replica.LAN && timing != replica.Loopback {
+			if timing != "" && timing != replica.WAN && timing != replica.LAN && timing != replica.Loopback {
 				return cli.BadUsage("use --timing wan, lan or loopback", "timing %q is unknown", timing)
 			}
 			l, err := readListen(dir)
@@ -50,6 +50,9 @@ func runCommand() *urfave.Command {
 			ch, err := pinCharter(dir, c.String("charter"))
 			if err != nil {
 				return err
+			}
+			if timing != "" && !ch.Demo {
+				return cli.BadUsage("leave --timing away: all members wait for each other as the charter says", "--timing is for demo charters")
 			}
 			if ch.Demo {
 				cli.Out(c).Notef("%s: cohorts of this charter hide nobody", cli.DemoLabel)

@@ -34,6 +34,7 @@ func newCommand() *urfave.Command {
 			&urfave.DurationFlag{Name: "epoch-life", Value: charter.EpochLifeMax, Usage: "life of the members' epoch keys"},
 			&urfave.DurationFlag{Name: "slack", Usage: "tolerated difference of two members' clocks (default: 5m, demo 2s)"},
 			&urfave.DurationFlag{Name: "tick", Usage: "how often time enters the log (default: 30s, demo 500ms)"},
+			&urfave.StringFlag{Name: "profile", Usage: "distance between the members, as all of them wait for each other: `wan|lan|loopback` (default: wan, demo loopback)"},
 			&urfave.StringFlag{Name: "out", Aliases: []string{"o"}, Value: "charter-draft.json", Usage: "the draft's `FILE`"},
 		}, taskFlags()...),
 		Action: func(c *urfave.Context) error {
@@ -89,7 +90,10 @@ func draft(c *urfave.Context) ([]byte, error) {
 	o := charter.Options{Consortium: c.String("consortium"), Demo: demo, F: f, AuthoritiesFaulty: c.Int("authorities-faulty"), MinContributors: int(c.Uint("min-contributors")),
 		Timing: charter.Timing{EpochLife: charter.Duration(c.Duration("epoch-life")),
 			Slack: durationOr(c, "slack", pick(demo, 2*time.Second, 5*time.Minute)),
-			Tick:  durationOr(c, "tick", pick(demo, 500*time.Millisecond, 30*time.Second))}}
+			Tick:  durationOr(c, "tick", pick(demo, 500*time.Millisecond, 30*time.Second)), Profile: c.String("profile")}}
+	if o.Timing.Profile == "" {
+		o.Timing.Profile = pick(demo, charter.ProfileLoopback, charter.ProfileWAN)
+	}
 	if o.AuthoritiesFaulty < 0 {
 		o.AuthoritiesFaulty = pick(demo, 0, f)
 	}

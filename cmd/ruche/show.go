@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -110,7 +111,7 @@ func printCharter(w io.Writer, o *cli.Output, ch *charter.Charter, r *charterRep
 	head.Add("run", fmt.Sprintf("Rounds need %d members up; %s.", ch.Needed(), missing(ch.N-ch.Needed())))
 	head.Add("certify", fmt.Sprintf("A set, or a round's death: %d votes. A result: %d signatures. A device's ack: %d receipts.", ch.Q, ch.Believe(), ch.AckReceipts()))
 	head.Add("cohorts", fmt.Sprintf("At least %d devices, counted without those of the %d largest authorities.", ch.MinContributors, ch.AuthoritiesFaulty))
-	head.Add("clocks", fmt.Sprintf("epoch keys live %s, slack %s, tick %s", ch.Timing.EpochLife.D(), ch.Timing.Slack.D(), ch.Timing.Tick.D()))
+	head.Add("clocks", fmt.Sprintf("epoch keys live %s, slack %s, tick %s, members' profile %s", ch.Timing.EpochLife.D(), ch.Timing.Slack.D(), ch.Timing.Tick.D(), cmp.Or(ch.Timing.Profile, charter.ProfileWAN)))
 	if err := head.Write(w, false); err != nil {
 		return err
 	}

@@ -36,7 +36,16 @@ type Timing struct {
 	EpochLife Duration `json:"epoch_life"` // from a KeyPackage's nbf to its naf; new rounds list it in its first half
 	Slack     Duration `json:"slack"`      // tolerated difference of two members' clocks, and the reserve before naf
 	Tick      Duration `json:"tick"`       // the leader stamps the time into the log this often
+	Profile   string   `json:"profile"`    // distance between the members: wan, lan or loopback; wan where a charter has none
 }
+
+// Profiles: how long members wait for each other before they elect another leader. All run by the charter's, since one
+// that waits less than the rest stands for election against a leader that is well.
+const (
+	ProfileWAN      = "wan"
+	ProfileLAN      = "lan"
+	ProfileLoopback = "loopback" // one machine that has other work to do: demos only
+)
 
 // Duration is a time.Duration written as Go writes it: "90s", "2h45m".
 type Duration time.Duration
@@ -145,7 +154,7 @@ func (c *Charter) Check() error {
 	if err := c.checkMembers(); err != nil {
 		return err
 	}
-	if err := c.Timing.check(); err != nil {
+	if err := c.Timing.check(c.Demo); err != nil {
 		return err
 	}
 	if len(c.Tasks) == 0 || len(c.Tasks) > TasksMax {
@@ -202,7 +211,7 @@ func (c *Charter) checkMembers() error {
 	return nil
 }
 
-func (t Timing) check() error {
+func (t Timing) check(demo bool) error {
 	switch {
 	case t.EpochLife <= 0 || t.EpochLife.D() > EpochLifeMax:
 		return fmt.Errorf("timing.epoch_life is %s, it must lie in (0, %s]", t.EpochLife.D(), EpochLifeMax)
@@ -210,6 +219,15 @@ func (t Timing) check() error {
 		return fmt.Errorf("timing.slack is %s, it must lie in [0, half of epoch_life)", t.Slack.D())
 	case t.Tick.D() < time.Millisecond || t.Tick > t.EpochLife:
 		return fmt.Errorf("timing.tick is %s, it must lie in [1ms, epoch_life]", t.Tick.D())
+	}
+	switch t.Profile {
+	case "", ProfileWAN, ProfileLAN:
+	case ProfileLoopback:
+		if !demo {
+			return fmt.Errorf("timing.profile is %s, which demo charters alone may have", t.Profile)
+		}
+	default:
+		return fmt.Errorf("timing.profile is %.40q, it must be %s, %s or, in a demo, %s", t.Profile, ProfileWAN, ProfileLAN, ProfileLoopback)
 	}
 	return nil
 }

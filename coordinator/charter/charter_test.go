@@ -231,6 +231,10 @@ func TestRules(t *testing.T) {
 		{"timing.epoch_life", func(c *Charter) { c.Timing.EpochLife = Duration(25 * time.Hour) }},
 		{"timing.slack", func(c *Charter) { c.Timing.Slack = Duration(12 * time.Hour) }},
 		{"timing.tick", func(c *Charter) { c.Timing.Tick = 0 }},
+		{"timing.profile", func(c *Charter) { c.Timing.Profile = "moon" }},
+		{"timing.profile", func(c *Charter) {
+			c.Timing.Profile, c.Demo, c.AuthoritiesFaulty, c.MinContributors = ProfileLoopback, false, c.F, CohortFloor
+		}},
 		{"tasks has", func(c *Charter) { c.Tasks = nil }},
 		{"named", func(c *Charter) { c.Tasks[1].ID = c.Tasks[0].ID }},
 		{"kind", func(c *Charter) { c.Tasks[0].Kind = "median" }},

@@ -40,6 +40,9 @@ func Draft(cards []Card, o Options) ([]byte, error) {
 	c := &Charter{Protocol: label.Version, Consortium: o.Consortium, Version: Version, Demo: o.Demo,
 		N: len(cards), F: o.F, Q: Quorum(len(cards), o.F), AuthoritiesFaulty: o.AuthoritiesFaulty,
 		MinContributors: o.MinContributors, Members: cards, Tasks: o.Tasks, Timing: o.Timing}
+	if c.Timing.Profile == "" {
+		c.Timing.Profile = ProfileWAN
+	}
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("charter: %w", err)
 	}
