@@ -208,7 +208,13 @@ func (c *consortium) tokenText() string { return tokenEncoding.EncodeToString(c.
 // show opens a round.
 func (c *consortium) show(task string, seq uint64) *statement.RoundConfig {
 	c.t.Helper()
-	now := time.Now().UnixMilli()
+	return c.showAt(task, seq, time.Now())
+}
+
+// showAt opens a round that was proposed at that time.
+func (c *consortium) showAt(task string, seq uint64, at time.Time) *statement.RoundConfig {
+	c.t.Helper()
+	now := at.UnixMilli()
 	var packages []statement.Signed
 	for j := range c.ch.N {
 		k := &statement.KeyPackage{Charter: c.ch.Hash(), Member: j, Epoch: 1, SealKey: c.seals[j].Public(), VoteKey: c.votes[j].Public(),
@@ -218,7 +224,7 @@ func (c *consortium) show(task string, seq uint64) *statement.RoundConfig {
 	t, _ := c.ch.Task(task)
 	start := statement.Start{Model: t.Init().Hash(), Part: t.Layout.Factor}
 	if t.Kind == charter.KindVector {
-		start.Part = t.WindowPart(time.Now())
+		start.Part = t.WindowPart(at)
 	}
 	rc, err := statement.NewRoundConfig(c.ch, task, seq, start, now, packages)
 	must(c.t, err)

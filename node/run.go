@@ -272,12 +272,18 @@ var ErrContributed = errors.New("this device has contributed to this task alread
 
 // Contribute waits for an open round of a task of kind vector, contributes a file's vector and waits for the ack.
 func Contribute(ctx context.Context, dir string, o ContributeOptions) (*Contribution, error) {
+	var out *Contribution
+	look := func() {}
+	acked := func() bool {
+		look()
+		return out != nil && len(out.Receipts) > 0
+	}
 	e, err := open(ctx, dir, o.RunOptions, charter.KindVector, func(e *engine) (participant.Learner, error) {
 		// Read now, so that a wrong file is said before a round is waited for.
 		if _, err := ReadVector(o.Vector, e.task); err != nil {
 			return nil, err
 		}
-		return &vectorLearner{o.Vector}, nil
+		return &vectorLearner{o.Vector, acked}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -287,14 +293,13 @@ func Contribute(ctx context.Context, dir string, o ContributeOptions) (*Contribu
 	if blocked(e.task, e.part.Ledger().Entries()) {
 		return nil, ErrContributed
 	}
-	var out *Contribution
+	look = func() { out = e.outcome(e.part.Ledger().Entries()[before:]) }
 	err = e.loop(ctx, func(stepError error) (bool, error) {
 		var refusal *participant.RefusalError
 		if errors.As(stepError, &refusal) && refusal.Seq > 0 {
 			return true, stepError
 		}
-		out = e.outcome(e.part.Ledger().Entries()[before:])
-		return out != nil && len(out.Receipts) > 0 && (!o.Once || out.End != ""), nil
+		return acked() && (!o.Once || out.End != ""), nil
 	})
 	if err == nil && (out == nil || len(out.Receipts) == 0 || o.Once && out.End == "") {
 		err = ctx.Err()

@@ -243,6 +243,28 @@ func TestContributingAVector(t *testing.T) {
 	}
 }
 
+// TestAVectorIsContributedOnce: the end of its round and the next open round may come in one answer. What was acknowledged
+// is not given again.
+func TestAVectorIsContributedOnce(t *testing.T) {
+	dir, _, c := enrolled(t, nil, func(o *charter.Options) {
+		for i := range o.Tasks {
+			if o.Tasks[i].Kind == charter.KindVector {
+				o.Tasks[i].Window = "1s"
+			}
+		}
+	})
+	rc := c.showAt("average", 1, time.Now().Add(-time.Minute))
+	c.taken = func() {
+		c.publish(rc, make([]float32, 6))
+		c.show("average", 2)
+	}
+	got, err := Contribute(t.Context(), dir, ContributeOptions{RunOptions: runOptions(), Vector: writeVector(t, nil, meanValues(1, 2, 3, 4, 5, 6)), Once: true})
+	must(t, err)
+	if got.Seq != 1 || got.End != participant.EndPublished || c.uploads != 1 {
+		t.Fatalf("after %d uploads: %+v", c.uploads, got)
+	}
+}
+
 func TestAContributionWaitsForItsRoundAndForItsAckOnly(t *testing.T) {
 	dir, _, c := enrolled(t, nil, nil)
 	file := writeVector(t, nil, meanValues(1, 2, 3, 4, 5, 6))

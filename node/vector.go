@@ -14,10 +14,17 @@ import (
 	"github.com/ruche-federation/ruche/node/participant"
 )
 
-// vectorLearner is the Learner of kind vector: nothing is trained, the update is what a file holds.
-type vectorLearner struct{ path string }
+// vectorLearner is the Learner of kind vector: nothing is trained, the update is what a file holds. It is given until
+// it is acknowledged, and then no more: the end of its round and the next open round may come in one answer.
+type vectorLearner struct {
+	path  string
+	acked func() bool
+}
 
 func (l *vectorLearner) Update(_ context.Context, task *charter.Task, _ uint64, _ layout.Model) (participant.Update, error) {
+	if l.acked() {
+		return participant.Update{}, participant.ErrNothing
+	}
 	return ReadVector(l.path, task)
 }
 
