@@ -382,6 +382,34 @@ func TestOwnDerivation(t *testing.T) {
 	must(t, r.m.checkStart(v))
 }
 
+// TestOneConfigOfASeq: what a member has signed for a task it signs again, and nothing else of that seq or below, whatever
+// its log says since.
+func TestOneConfigOfASeq(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	must(t, r.m.keepConfig(v)) // again
+	config := *v.Config
+	other := v
+	other.ID, other.Config = label.Hash{9}, &config
+	for _, seq := range []uint64{v.Config.Seq, v.Config.Seq - 1} {
+		config.Seq = seq
+		if err := r.m.keepConfig(other); !errors.As(err, new(*alarm)) {
+			t.Errorf("seq %d after %d: %v", seq, v.Config.Seq, err)
+		}
+	}
+	config.Seq = v.Config.Seq + 1
+	must(t, r.m.keepConfig(other))
+	if err := r.m.keepConfig(v); !errors.As(err, new(*alarm)) {
+		t.Errorf("an earlier round again: %v", err)
+	}
+	notes, err := filepath.Glob(filepath.Join(r.home.Dir, "configs", "*"))
+	must(t, err)
+	must(t, os.WriteFile(notes[0], nil, 0o600))
+	if err := r.m.keepConfig(other); !errors.As(err, new(*alarm)) {
+		t.Errorf("with a damaged note: %v", err)
+	}
+}
+
 // TestVoteFileOpenedAgain: after a failed write the file is read again, and the vote is given once.
 func TestVoteFileOpenedAgain(t *testing.T) {
 	r := newRig(t)

@@ -1,9 +1,17 @@
 package coordinator
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // signRound signs a proposed RoundConfig with the identity key (SA 2.3, Opening), if the charter prescribes it, it lists
@@ -22,7 +30,11 @@ func (m *Member) signRound(v round.View) (*coordpb.Command, error) {
 	if err := m.checkStart(v); err != nil {
 		return nil, err
 	}
-	// The seq that is signed here must not be forgotten: no other config of it is signed in another log.
+	// The seq that is signed here must not be forgotten: no other config of it is signed in another log, or after another
+	// leader's snapshot, which replaces the log.
+	if err := m.keepConfig(v); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	applied := m.machine.Applied()
 	m.mu.Unlock()
@@ -51,4 +63,33 @@ func (m *Member) checkStart(v round.View) error {
 		return alarmf("round %s published state %s, this member derived %s", last.ID, last.Result.Model, own)
 	}
 	return nil
+}
+
+// keepConfig notes, durably and before the signature exists, which config this member signs for a task: the seqs that it
+// signs rise, and no seq has two (SA 2.3, Opening). A damaged note is an alarm: somebody has to look before it is removed.
+func (m *Member) keepConfig(v round.View) error {
+	dir := filepath.Join(m.cfg.Home.Dir, "configs")
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, label.Sum(label.TagTask, []byte(v.Config.Task)).String())
+	note := fmt.Sprintf("%d %s\n", v.Config.Seq, v.ID)
+	old, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case string(old) == note:
+		return nil
+	default:
+		var seq uint64
+		var id string
+		if _, err := fmt.Sscanf(string(old), "%d %s\n", &seq, &id); err != nil {
+			return alarmf("the note of what this member signed for %s is damaged: %w", v.Config.Task, err)
+		}
+		if seq >= v.Config.Seq {
+			return alarmf("not signing round %d (%s): this member has signed round %d (%s)", v.Config.Seq, v.ID, seq, id)
+		}
+	}
+	return fault.Step("config", path, func() error { return durable.WriteFile(path, []byte(note), 0o600) })
 }

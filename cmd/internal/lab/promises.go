@@ -87,7 +87,7 @@ func (s *Seat) promises() (*promises, error) {
 		s.promised.close()
 		s.promised = nil
 	}
-	at := filepath.Join(s.Dir, "epochs-as-read")
+	at := s.Dir + "-epochs-as-read" // beside the member's folder: what lies in that is the member's
 	if err := removeAll(at); err != nil {
 		return nil, err
 	}
