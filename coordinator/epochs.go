@@ -12,6 +12,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
 )
 
 // epochs are this member's epoch folders. Authority over a round lies in the one that the round lists, and dies with it.
@@ -59,6 +60,12 @@ func (s *epochs) newest() *epoch.Epoch {
 
 func (s *epochs) create(number uint64, rand io.Reader) (*epoch.Epoch, error) {
 	e, err := epoch.Create(s.root, number, rand)
+	if errors.Is(err, epoch.ErrExists) {
+		// An attempt failed after all was there. Nobody has seen its keys: they are taken up as after a restart.
+		if err = durable.SyncDir(s.root); err == nil {
+			e, err = epoch.Open(s.root, number)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

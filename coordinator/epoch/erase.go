@@ -19,7 +19,7 @@ func (d disk) alarm(root string, number uint64, reason error) *AlarmError {
 // keepVotes the vote file in a folder of another name. Every step may be repeated; a crash in between is finished by Load.
 func (d disk) erase(root string, number uint64, keepVotes bool) error {
 	dir, gone := folder(root, "", number), folder(root, gonePrefix, number)
-	if _, err := os.Stat(gone); err == nil {
+	if _, err := os.Stat(dir); err == nil { // without it gone is this very epoch, of an erasure that was cut short
 		if err := d.wipe(gone); err != nil {
 			return err
 		}

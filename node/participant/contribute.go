@@ -323,6 +323,11 @@ func (p *Participant) sendTo(ctx context.Context, s *staged, member int) error {
 
 // ack verifies the receipts and enters them into the ledger.
 func (p *Participant) ack(s *staged, answer *coordpb.UploadResponse) error {
+	for _, u := range p.ledger.uploads() {
+		if u.entry.Round == s.header.Round && u.acked {
+			return nil // written by a try that failed afterwards
+		}
+	}
 	receipts := statements(answer.GetReceipts())
 	if _, err := statement.VerifyAckCert(p.cfg.Charter, s.config, s.hash, receipts); err != nil {
 		return err
