@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 BINARIES := ruche-node ruche-coordinator ruche ruche-demo
 
-.PHONY: help build demo test race faults check bench fuzz kills durability generate pretrain clean
+.PHONY: help build demo test race faults check bench fuzz failover kills durability generate pretrain clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: ## every fuzz target for FUZZTIME each (default 10s)
 
 kills: build ## SIGKILL members and devices of a running consortium (KILLS=40), then look for anything lost
 	$(GO) run ./cmd/internal/chaos kills --kills $${KILLS:-40} --seed $${SEED:-1} --out bin/kills.json
+
+failover: build ## how long devices wait when the leader of a round dies or stops (KILLS=20)
+	$(GO) run ./cmd/internal/chaos failover --kills $${KILLS:-20} --out bin/failover.json
 
 durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 those of the chaos program first
 	@if [ -n "$$RUN" ]; then $(MAKE) kills && cp bin/kills.json docs/benchmarks/; fi

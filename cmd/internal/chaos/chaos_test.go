@@ -33,7 +33,7 @@ func must(t testing.TB, err error) {
 }
 
 // built are the real programs, from these sources.
-func built(t *testing.T) consortium.Programs {
+func built(t testing.TB) consortium.Programs {
 	t.Helper()
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "./cmd/ruche", "./cmd/ruche-node", "./cmd/ruche-coordinator")

@@ -5,6 +5,7 @@
 //	kills       SIGKILL and SIGSTOP of members and devices, the leader preferred, by a seeded schedule
 //	powercuts   cuts of power to members whose folders lie on images of disks (coordinator.md 2.4), and a control that must lose
 //	partitions  links between members cut, one way or both, and healed
+//	failover    the leader of an open round killed or stopped: how long until the next ack
 //	report      docs/benchmarks/durability.md from the results in docs/benchmarks
 //
 // Every verb writes a Result as JSON. What the machine does not allow is a Result that says so: skipped, and why.

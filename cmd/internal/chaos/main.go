@@ -18,7 +18,7 @@ func main() { os.Exit(cli.Main(newApp())) }
 
 func newApp() *urfave.App {
 	app := cli.New("chaos", "breaks a consortium of real processes and looks for what is lost", "")
-	app.Commands = []*urfave.Command{killsCommand(), reportCommand()}
+	app.Commands = []*urfave.Command{killsCommand(), failoverCommand(), reportCommand()}
 	return app
 }
 
@@ -45,6 +45,22 @@ func killsCommand() *urfave.Command {
 				}
 				o.command = fmt.Sprintf("make kills KILLS=%d SEED=%d", o.kills, o.seed)
 				return runKills(ctx, o, say)
+			})
+		},
+	}
+}
+
+func failoverCommand() *urfave.Command {
+	return &urfave.Command{
+		Name: "failover", Usage: "how long devices wait when the leader dies or stops",
+		Flags: append(runFlags(), &urfave.IntFlag{Name: "kills", Value: 20, Usage: "leaders to kill; as many are told to stop"}),
+		Action: func(c *urfave.Context) error {
+			return verb(c, func(ctx context.Context, o options, say func(string, ...any)) (*Result, error) {
+				if o.kills = c.Int("kills"); o.kills < 1 || o.kills > faultsMax {
+					return nil, cli.BadUsage("give --kills 20", "--kills is %d, it must lie in [1, %d]", o.kills, faultsMax)
+				}
+				o.command = fmt.Sprintf("make failover KILLS=%d", o.kills)
+				return runFailover(ctx, o, say)
 			})
 		},
 	}
