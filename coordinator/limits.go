@@ -18,7 +18,8 @@ const (
 	sweepEvery    = 5 * time.Minute
 	strangeFor    = 48 * time.Hour // of a round that the log does not know (any more): no round lives that long
 	grudge        = time.Minute    // a member that failed us is asked last
-	foldBytes     = 256 << 10      // y is read and added in pieces of this size
+	foldBytes     = 64 << 10       // y is read, hashed and added in pieces of this size: the second-level cache holds two
+	foldBatch     = 8              // contributions whose seeds are open at a time: their masks pass over a sum together
 	alarmsMax     = 1000           // alarms kept; more say nothing new
 	alarmBytes    = 2000           // of an alarm's text
 	tokenBytes    = 20             // 160 bits of an enrolment token

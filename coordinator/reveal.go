@@ -99,50 +99,58 @@ func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, set []r
 	for _, t := range committee.SubsetsOf(m.ch.N, m.ch.F, m.me) {
 		sums[t] = make([]uint32, v.Config.Len)
 	}
-	for _, k := range set {
-		if err := ctx.Err(); err != nil {
+	for batch := range slices.Chunk(set, foldBatch) {
+		if err := m.foldSome(ctx, e, v, terms, batch, sumY, sums); err != nil {
 			return nil, nil, err
-		}
-		c, err := m.obtain(ctx, v, k)
-		if err != nil {
-			return nil, nil, err
-		}
-		shares, err := m.openBox(e, c, terms)
-		if errors.As(err, new(*committee.InvalidError)) {
-			return nil, nil, alarmf("a box of the certified set does not open: %w", err)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		damaged, err := m.add(c, shares, sumY, sums)
-		if err != nil {
-			return nil, nil, err
-		}
-		if damaged != nil {
-			if drop := m.shelf.Drop(c); drop != nil {
-				return nil, nil, errors.Join(damaged, drop)
-			}
-			return nil, nil, fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, damaged)
 		}
 	}
 	return sumY, sums, nil
 }
 
-// add adds one contribution to all sums, as many at a time as there are processors: each sum is one goroutine's alone.
-// The seeds are erased when it returns. damaged says why y was not to be had.
-func (m *Member) add(c *intake.Contribution, shares committee.Shares, sumY []uint32, sums committee.TSums) (damaged, err error) {
-	defer shares.Erase()
+// foldSome adds a few contributions to all sums, as many sums at a time as there are processors: each is one
+// goroutine's alone. The seeds are erased when it returns. After an error the sums are useless.
+func (m *Member) foldSome(ctx context.Context, e *epoch.Epoch, v round.View, terms intake.Terms, batch []round.Candidate, sumY []uint32, sums committee.TSums) error {
+	var held []*intake.Contribution
+	var opened []committee.Shares
+	defer func() {
+		for _, s := range opened {
+			s.Erase()
+		}
+	}()
+	for _, k := range batch {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c, err := m.obtain(ctx, v, k)
+		if err != nil {
+			return err
+		}
+		shares, err := m.openBox(e, c, terms)
+		if errors.As(err, new(*committee.InvalidError)) {
+			return alarmf("a box of the certified set does not open: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+		held, opened = append(held, c), append(opened, shares)
+	}
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	work.Go(func() error {
-		damaged = m.addY(sumY, c)
+		for _, c := range held {
+			if err := m.addY(sumY, c); err != nil {
+				if drop := m.shelf.Drop(c); drop != nil {
+					return errors.Join(err, drop)
+				}
+				return fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, err)
+			}
+		}
 		return nil
 	})
 	for t, sum := range sums {
-		work.Go(func() error { return shares.AddMask(t, sum) })
+		work.Go(func() error { return committee.AddMasks(t, sum, opened...) })
 	}
-	err = work.Wait()
-	return damaged, err
+	return work.Wait()
 }
 
 // addY adds one contribution's y to the sum, piece by piece, and compares its hash. After an error the sum is useless.

@@ -67,7 +67,8 @@ func TestBenchmarkMember(t *testing.T) {
 // BenchmarkRound takes a cohort's vectors through whole rounds: encode, mask, seal and sign at the devices, upload over
 // TLS, copies to all members, receipts, close, acks, votes, reveal, unmask, result; members are processes of their own.
 // Beside it, in turns, the same vectors go the same way in the clear (plainMember). The times are the best of the
-// rounds, ratio is theirs; member-ms is one member's CPU time per device, the mean of the four. With
+// rounds, ratio is theirs; member-ms is one member's CPU time per device, the mean of the four, and
+// opening-ms the part of it after the last upload: what is left without TLS, hash of arrival and disk. With
 // RUCHE_BENCH_PROFILES naming a folder, the first member of each kind leaves its CPU profile there.
 //
 //	go test -run '^$' -bench BenchmarkRound -benchtime 5x ./coordinator
@@ -103,6 +104,7 @@ func BenchmarkRound(b *testing.B) {
 	report("s", wall)
 	report("member-ms-cpu/dev", func(c roundCost) float64 { return c.members.cpu().Seconds() * 1000 / 4 / benchDevices })
 	report("member-ms-user/dev", func(c roundCost) float64 { return c.members.user.Seconds() * 1000 / 4 / benchDevices })
+	report("opening-ms-cpu/dev", func(c roundCost) float64 { return c.opening.cpu().Seconds() * 1000 / 4 / benchDevices })
 	report("device-ms-cpu/dev", func(c roundCost) float64 { return c.devices.cpu().Seconds() * 1000 / benchDevices })
 	report("disk-B/dev", func(c roundCost) float64 { return float64(c.members.written) / 4 / benchDevices })
 	report("upload-B/dev", func(c roundCost) float64 { return float64(c.sent) / benchDevices })
@@ -115,6 +117,7 @@ func BenchmarkRound(b *testing.B) {
 type roundCost struct {
 	wall    time.Duration // from the ready vectors to the published result at every member
 	members usage         // of all four
+	opening usage         // of all four, from the last device's ack on: acks, votes, sums, result
 	devices usage         // of all
 	sent    int64         // by all devices, TLS and its handshakes included
 }
@@ -240,6 +243,7 @@ func (c *benchRounds) round(b *testing.B, vectors [][]float32) (cost roundCost) 
 	if b.Failed() {
 		b.FailNow()
 	}
+	_, uploaded := c.meter(b)
 	for i, client := range c.clients {
 		for end := time.Now().Add(time.Minute); !c.published(b, client); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
@@ -265,7 +269,8 @@ func (c *benchRounds) round(b *testing.B, vectors [][]float32) (cost roundCost) 
 		})
 	}
 	devicesAfter, membersAfter := c.meter(b)
-	cost.devices, cost.members, cost.sent = devicesAfter.minus(devices), membersAfter.minus(members), sent.Load()
+	cost.devices, cost.members, cost.opening = devicesAfter.minus(devices), membersAfter.minus(members), membersAfter.minus(uploaded)
+	cost.sent = sent.Load()
 	if c.kind == "plain" {
 		cost.sent -= int64(benchDevices * plainPadding(c.ch, rc))
 	}

@@ -568,27 +568,42 @@ func TestWorkersSumsJoin(t *testing.T) {
 	if err := shares.AddTo(TSums{shares.Subsets()[1]: make([]uint32, 5)}); err == nil {
 		t.Error("masks were added to a shorter sum")
 	}
-	// Subset by subset, in any order, is the same.
-	sums, apart := TSums{}, TSums{}
-	if err := shares.AddTo(sums); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range slices.Backward(shares.Subsets()) {
-		apart[m] = make([]uint32, c.round.Len)
-		if err := shares.AddMask(m, apart[m]); err != nil {
+	shares.Erase()
+}
+
+// TestMasksOfSeveralContributions: added together, a subset at a time, they are what they are one by one.
+func TestMasksOfSeveralContributions(t *testing.T) {
+	c := newCommittee(t, 4, 1, 2*chunkLanes+5)
+	want := TSums{}
+	var of []Shares
+	for i := range 3 {
+		s, err := c.open(c.upload(t, i), 0)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(apart[m], sums[m]) {
-			t.Errorf("the mask of subset %v differs", m)
+		if err := s.AddTo(want); err != nil {
+			t.Fatal(err)
 		}
-		if err := shares.AddMask(m, make([]uint32, 5)); err == nil {
-			t.Error("a mask was added to a shorter sum")
+		of = append(of, s)
+	}
+	for _, m := range slices.Backward(of[0].Subsets()) {
+		sum := make([]uint32, c.round.Len)
+		if err := AddMasks(m, sum); err != nil {
+			t.Fatal(err)
+		}
+		if err := AddMasks(m, sum, of...); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(sum, want[m]) {
+			t.Errorf("the masks of subset %v differ", m)
+		}
+		if err := AddMasks(m, make([]uint32, 5), of...); err == nil {
+			t.Error("masks were added to a shorter sum")
 		}
 	}
-	if err := shares.AddMask(Mask(1)<<c.round.N-1, make([]uint32, c.round.Len)); err == nil {
-		t.Error("a mask of no subset was added")
+	if err := AddMasks(Mask(0b1110), make([]uint32, c.round.Len), of...); err == nil {
+		t.Error("masks of another member's subset were added")
 	}
-	shares.Erase()
 }
 
 func TestVectorsHaveOneForm(t *testing.T) {
@@ -716,6 +731,25 @@ func BenchmarkAddTo(b *testing.B) {
 			for b.Loop() {
 				if err := s.AddTo(sums); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("n=%d,f=%d,eight", row.n, row.f), func(b *testing.B) {
+			c := newCommittee(b, row.n, row.f, 1<<20)
+			s, err := c.open(c.upload(b, 1), 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sums := TSums{}
+			if err := s.AddTo(sums); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(8 * 4 << 20)
+			for b.Loop() {
+				for t, sum := range sums {
+					if err := AddMasks(t, sum, s, s, s, s, s, s, s, s); err != nil {
+						b.Fatal(err)
+					}
 				}
 			}
 		})

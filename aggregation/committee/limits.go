@@ -8,8 +8,9 @@ const (
 	// LenMax bounds the lanes of a vector: 256 MiB on the wire. Larger vectors belong into several tasks.
 	LenMax = 1 << 26
 
-	// chunkLanes is how much of y is masked by all subsets before the next piece: 64 KiB stay in the second-level
-	// cache while up to 70 keystreams pass over them. A multiple of prg.BlockWords.
+	// chunkLanes is how much of y is masked by all subsets before the next piece, and how much of a sum takes the masks
+	// of all contributions at hand: 64 KiB stay in the second-level cache while up to 70 keystreams pass over them. A
+	// multiple of prg.BlockWords.
 	chunkLanes = 1 << 14
 
 	// tileLanes is the piece in which vectors are turned into bytes for hashing.

@@ -132,23 +132,34 @@ func (s Shares) AddTo(sums TSums) error {
 		if sums[t] == nil {
 			sums[t] = make([]uint32, s.lanes)
 		}
-		if err := s.AddMask(t, sums[t]); err != nil {
+		if err := AddMasks(t, sums[t], s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// AddMask adds the mask of one subset to its sum. Several subsets' may be added at the same time.
-func (s Shares) AddMask(t Mask, sum []uint32) error {
-	i := slices.Index(s.subsets, t)
-	if i < 0 {
-		return fmt.Errorf("these shares have no seed of subset %v", t)
+// AddMasks adds the masks of one subset, of several contributions, to the subset's sum: a piece of the sum at a time, so
+// that the whole of it goes through the cache once and not for each of them. Several subsets' may be added at the same
+// time.
+func AddMasks(t Mask, sum []uint32, of ...Shares) error {
+	masks := make([]*prg.Expander, len(of))
+	for i, s := range of {
+		at := slices.Index(s.subsets, t)
+		if at < 0 {
+			return fmt.Errorf("shares hold no seed of subset %v", t)
+		}
+		if len(sum) != s.lanes {
+			return fmt.Errorf("sum of subset %v has %d lanes, the round has %d", t, len(sum), s.lanes)
+		}
+		masks[i] = prg.NewExpander(s.seeds[at], label.PurposeMask, s.context(t))
 	}
-	if len(sum) != s.lanes {
-		return fmt.Errorf("sum of subset %v has %d lanes, the round has %d", t, len(sum), s.lanes)
+	for at := 0; at < len(sum); at += chunkLanes {
+		chunk := sum[at:min(at+chunkLanes, len(sum))]
+		for _, m := range masks {
+			m.Add(chunk, uint64(at))
+		}
 	}
-	prg.Add(sum, s.seeds[i], label.PurposeMask, s.context(t))
 	return nil
 }
 

@@ -69,9 +69,9 @@ func (e *Expander) each(dst []uint32, first uint64, combine func(dst []uint32, k
 	clear(e.tile[:cap(e.tile)])
 }
 
-// addTile adds little-endian words: dst[i] += keystream[4i..4i+4). Array pointers of constant length let the compiler
+// addTilePure adds little-endian words: dst[i] += keystream[4i..4i+4). Array pointers of constant length let the compiler
 // drop every bounds check and keep sixteen independent additions in flight.
-func addTile(dst []uint32, keystream []byte) {
+func addTilePure(dst []uint32, keystream []byte) {
 	for len(dst) >= 16 && len(keystream) >= 64 {
 		d, k := (*[16]uint32)(dst), (*[64]byte)(keystream)
 		d[0] += binary.LittleEndian.Uint32(k[0:4])
@@ -97,7 +97,7 @@ func addTile(dst []uint32, keystream []byte) {
 	}
 }
 
-// subTile is addTile with a minus sign.
+// subTile is addTilePure with a minus sign.
 func subTile(dst []uint32, keystream []byte) {
 	for len(dst) >= 16 && len(keystream) >= 64 {
 		d, k := (*[16]uint32)(dst), (*[64]byte)(keystream)

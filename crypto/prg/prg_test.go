@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -198,6 +199,25 @@ func TestFusedLoopEqualsDumbReference(t *testing.T) {
 			if added[i] != want[i] {
 				t.Fatalf("%d words: Fill differs at %d", n, i)
 			}
+		}
+	}
+}
+
+// TestFastTileEqualsPure: every length up to two tiles' beginnings, at every alignment of a word, and nothing beyond.
+func TestFastTileEqualsPure(t *testing.T) {
+	keystream := make([]byte, 4*1200+16)
+	NewStream(testSeed(t, 6), "data", nil).Read(keystream)
+	for n := range 1200 {
+		shift := n % 8
+		want, got := make([]uint32, 1240), make([]uint32, 1240)
+		for i := range want {
+			want[i] = uint32(i) * 0x9e3779b9
+		}
+		copy(got, want)
+		addTilePure(want[shift:shift+n], keystream[n%16:n%16+4*n])
+		addTile(got[shift:shift+n], keystream[n%16:n%16+4*n])
+		if !slices.Equal(got, want) {
+			t.Fatalf("%d lanes differ", n)
 		}
 	}
 }
