@@ -21,6 +21,8 @@ const (
 	// decoder has ended, at a newer term or a rejected entry, can block its sender for ever: the follower gets no more
 	// entries from this leader, and raft never stops. TestPartitions found it.
 	inFlight = 1
+	// copyBlock is the unit in which a log is copied for a look at it.
+	copyBlock = 256 << 10
 	// idMax bounds a server's id, which stands in every request of raft.
 	idMax = 200
 )

@@ -1,0 +1,174 @@
+package replica
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/ruche-federation/ruche/storage/raftlog"
+	"github.com/ruche-federation/ruche/storage/vault"
+)
+
+// SnapshotFile is one snapshot on the disk, as somebody finds it who changes nothing.
+type SnapshotFile struct {
+	Path  string
+	Index uint64 // of raft's last entry in it
+	Term  uint64
+	Bytes int64
+}
+
+// InspectSnapshots lists the whole snapshots in a replica's folder, newest first, without opening anything for writing.
+// One whose description cannot be read is listed with index 0.
+func InspectSnapshots(dir string) ([]SnapshotFile, error) {
+	root := filepath.Join(dir, "snapshots") // raft's name for it
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshots: %w", err)
+	}
+	var out []SnapshotFile
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") { // one that was being written
+			continue
+		}
+		s := SnapshotFile{Path: filepath.Join(root, e.Name())}
+		var meta struct {
+			Index, Term uint64
+			Size        int64
+		}
+		if b, err := os.ReadFile(filepath.Join(s.Path, "meta.json")); err == nil && json.Unmarshal(b, &meta) == nil {
+			s.Index, s.Term, s.Bytes = meta.Index, meta.Term, meta.Size
+		}
+		out = append(out, s)
+	}
+	slices.SortStableFunc(out, func(a, b SnapshotFile) int {
+		switch {
+		case a.Term != b.Term:
+			return int(max(-1, min(1, int64(b.Term)-int64(a.Term))))
+		default:
+			return int(max(-1, min(1, int64(b.Index)-int64(a.Index))))
+		}
+	})
+	return out, nil
+}
+
+// State reads the state in a snapshot, and checks its digest.
+func (s SnapshotFile) State() ([]byte, error) {
+	f, err := os.Open(filepath.Join(s.Path, "state.bin"))
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	defer f.Close()
+	_, state, err := readSnapshot(f)
+	return state, err
+}
+
+// LogFacts is what a replica's log and guard say.
+type LogFacts struct {
+	Term     uint64 `json:"term"`
+	VoteTerm uint64 `json:"vote_term"` // the term of the last vote
+	VotedFor string `json:"voted_for"` // id of the candidate it was for
+	Applied  uint64 `json:"applied"`   // guarded: nothing at or below it is ever rewritten
+	First    uint64 `json:"first"`     // first and last entry, 0 for none
+	Last     uint64 `json:"last"`
+	Commit   uint64 `json:"commit"` // known to be committed when it was written
+}
+
+// InspectLog opens a copy of a replica's log, as New would open the log itself, and passes every command in it to visit,
+// in order. The folder is not changed, and must not be in use: opening a database writes to it, so a copy is opened.
+func InspectLog(dir string, key *vault.Key, visit func(index uint64, command []byte)) (facts LogFacts, err error) {
+	temp, err := os.MkdirTemp("", "ruche-doctor-")
+	if err != nil {
+		return facts, fmt.Errorf("a place for a copy of the log: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
+	if err := copyTree(temp, filepath.Join(dir, "log")); err != nil {
+		return facts, fmt.Errorf("copying the log: %w", err)
+	}
+	store, err := raftlog.Open(temp, key, raftlog.Options{})
+	if err != nil {
+		return facts, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	facts.Term, _ = store.GetUint64([]byte("CurrentTerm")) // these lie in memory by now
+	facts.VoteTerm, _ = store.GetUint64([]byte("LastVoteTerm"))
+	candidate, _ := store.Get([]byte("LastVoteCand"))
+	facts.VotedFor, facts.Applied = string(candidate), store.Applied()
+	facts.First, _ = store.FirstIndex()
+	facts.Last, _ = store.LastIndex()
+	if facts.Commit, err = store.GetCommitIndex(); err != nil {
+		return facts, err
+	}
+	for i := max(1, facts.First); i <= facts.Last; i++ {
+		var entry raft.Log
+		if err := store.GetLog(i, &entry); err != nil {
+			return facts, err
+		}
+		if entry.Type == raft.LogCommand {
+			visit(i, entry.Data)
+		}
+	}
+	return facts, nil
+}
+
+// copyTree copies regular files and folders. Blocks of zeros become holes: a database reserves far more than it uses.
+func copyTree(to, from string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		switch {
+		case e.IsDir():
+			return os.MkdirAll(target, 0o700)
+		case !e.Type().IsRegular():
+			return nil
+		}
+		return copyFile(target, path)
+	})
+}
+
+func copyFile(to, from string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	block, zeros := make([]byte, copyBlock), make([]byte, copyBlock)
+	var size int64
+	for {
+		n, rerr := io.ReadFull(in, block)
+		if n > 0 && !bytes.Equal(block[:n], zeros[:n]) {
+			if _, err := out.WriteAt(block[:n], size); err != nil {
+				return err
+			}
+		}
+		size += int64(n)
+		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
+			return out.Truncate(size)
+		}
+		if rerr != nil {
+			return rerr
+		}
+	}
+}
