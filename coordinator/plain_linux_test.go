@@ -19,6 +19,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/mesh"
+	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -64,6 +65,7 @@ func runPlain(ctx context.Context, o RunOptions) (err error) {
 		return err
 	}
 	defer listener.Close()
+	o.Timing = replica.Profile(ch.Timing.Profile)
 	log, closeLog, err := openLog(o, home, ch, me, m, peers, cert, listener.Raft())
 	if err != nil {
 		return err

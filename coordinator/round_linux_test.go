@@ -30,7 +30,6 @@ import (
 	"github.com/ruche-federation/ruche/aggregation/layout"
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
-	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -56,7 +55,7 @@ func TestBenchmarkMember(t *testing.T) {
 		io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	o := RunOptions{Dir: dir, Timing: replica.LAN, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	o := RunOptions{Dir: dir, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	if kind == "plain" {
 		must(t, runPlain(ctx, o))
 		return
@@ -148,7 +147,7 @@ func newBenchRounds(b *testing.B, kind string) *benchRounds {
 	d := func(d time.Duration) charter.Duration { return charter.Duration(d) }
 	task.Timings = charter.Timings{Every: d(time.Second), CloseAfter: d(time.Hour), AckTimeout: d(time.Minute), AckAfter: d(time.Hour), RevealAfter: d(time.Hour)}
 	c := &benchRounds{kind: kind, homes: ceremony(b, 4, charter.Options{Consortium: "Test", F: 1, AuthoritiesFaulty: 1, MinContributors: benchDevices / 2, Tasks: []charter.Task{task},
-		Timing: charter.Timing{EpochLife: d(24 * time.Hour), Slack: d(time.Minute), Tick: d(time.Second)}})}
+		Timing: charter.Timing{EpochLife: d(24 * time.Hour), Slack: d(time.Minute), Tick: d(time.Second), Profile: charter.ProfileLAN}})}
 	c.ch, _, err = c.homes[0].Charter()
 	must(b, err)
 	c.task, _ = c.ch.Task(testTask)
@@ -166,7 +165,12 @@ func newBenchRounds(b *testing.B, kind string) *benchRounds {
 		in, err := cmd.StdinPipe()
 		must(b, err)
 		must(b, cmd.Start())
-		b.Cleanup(func() { cmd.Process.Kill() }) // after a failure; end has waited for it otherwise
+		b.Cleanup(func() { // after a failure; end has waited for it otherwise
+			cmd.Process.Kill()
+			if said, err := os.ReadFile(cmd.Stderr.(*os.File).Name()); b.Failed() && err == nil {
+				b.Logf("member %d: %s", i, said)
+			}
+		})
 		c.members, c.inputs = append(c.members, cmd), append(c.inputs, in)
 		c.clients = append(c.clients, deviceClient(b, h))
 	}
