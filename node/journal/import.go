@@ -45,7 +45,8 @@ func (j *Journal) Import(ctx context.Context, r io.Reader, user string) (Importe
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err := j.cleanTail(); err != nil { // of an import that failed in this process
+	// An import that failed in this process may have reached its end on the disk all the same, which only the disk knows.
+	if err := j.settle(); err != nil {
 		return Imported{}, err
 	}
 	if j.count+len(texts) > RecordsMax {

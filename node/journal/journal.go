@@ -135,23 +135,29 @@ func Open(o Options) (*Journal, error) {
 
 func openOn(db store, dir string, now func() time.Time) (*Journal, error) {
 	j := &Journal{db: db, dir: dir, now: now}
-	b, err := db.Get(headKey)
-	switch {
-	case errors.Is(err, vault.ErrNotFound):
-	case err != nil:
-		return nil, fmt.Errorf("journal: %w", err)
-	case len(b) != 8 || binary.BigEndian.Uint64(b) > RecordsMax:
-		return nil, errors.New("journal: the number of records is damaged")
-	default:
-		j.count = int(binary.BigEndian.Uint64(b))
-	}
-	if err := j.cleanTail(); err != nil {
+	if err := j.settle(); err != nil {
 		return nil, err
 	}
 	if Stamp(dir) != strconv.Itoa(j.count) { // a crash between the last import and its stamp
 		return j, j.writeStamp()
 	}
 	return j, nil
+}
+
+// settle reads how many records there are and removes what lies behind them.
+func (j *Journal) settle() error {
+	b, err := j.db.Get(headKey)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		j.count = 0
+	case err != nil:
+		return fmt.Errorf("journal: %w", err)
+	case len(b) != 8 || binary.BigEndian.Uint64(b) > RecordsMax:
+		return errors.New("journal: the number of records is damaged")
+	default:
+		j.count = int(binary.BigEndian.Uint64(b))
+	}
+	return j.cleanTail()
 }
 
 // Close gives the folder back.

@@ -1,0 +1,81 @@
+//go:build faults
+
+package coordinator
+
+import (
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/ruche-federation/ruche/storage/fault"
+)
+
+// TestFaultInInit: init fails at any of its writes. Either the member is there, or init refuses keys that have no card,
+// or it starts anew: it never replaces a card, nor the identity that a card may have been made of.
+func TestFaultInInit(t *testing.T) {
+	for _, at := range []struct {
+		name string
+		nth  int
+	}{{"member-key", 1}, {"member-key", 2}, {"member-key", 3}, {"card", 1}} {
+		for _, moment := range []fault.Moment{fault.Before, fault.After} {
+			dir := filepath.Join(t.TempDir(), "alpha")
+			opts := HomeOptions{Name: "alpha", DeviceURL: "https://127.0.0.1:7420", MeshAddr: "127.0.0.1:7421"}
+			plan := &fault.Plan{At: fault.Passing{Name: at.name, Moment: moment}, Nth: at.nth}
+			remove := fault.Install(dir, plan.Handle)
+			_, err := InitHome(dir, opts, rand.Reader)
+			remove()
+			if !errors.Is(err, fault.ErrInjected) {
+				t.Fatalf("%s %s %d: %v", moment, at.name, at.nth, err)
+			}
+			identity, none := os.ReadFile(filepath.Join(dir, "keys", "identity.key"))
+			h, err := OpenHome(dir, rand.Reader)
+			whole := at.name == "card" && moment == fault.After
+			if whole != (err == nil) {
+				t.Fatalf("%s %s %d: the folder opens: %v", moment, at.name, at.nth, err)
+			}
+			again, err := InitHome(dir, opts, rand.Reader)
+			switch {
+			case whole:
+				wantError(t, err, "already holds a member")
+				if string(h.Card.Identity) != string(h.Identity.Public()) {
+					t.Error("the card is of other keys")
+				}
+			case none == nil:
+				wantError(t, err, "never overwritten")
+				if now, err := os.ReadFile(filepath.Join(dir, "keys", "identity.key")); err != nil || string(now) != string(identity) {
+					t.Errorf("%s %s %d: the identity was replaced (%v)", moment, at.name, at.nth, err)
+				}
+			default:
+				must(t, err)
+				if string(again.Card.Identity) != string(again.Identity.Public()) {
+					t.Error("the card is of other keys")
+				}
+			}
+		}
+	}
+}
+
+// TestFaultInNewToken: a token that was not written was not told to anybody; one that was written and not told enrols
+// nobody, for nobody knows it.
+func TestFaultInNewToken(t *testing.T) {
+	for _, moment := range []fault.Moment{fault.Before, fault.After} {
+		h := initHome(t, "alpha")
+		plan := &fault.Plan{At: fault.Passing{Name: "token", Moment: moment}}
+		remove := fault.Install(h.Dir, plan.Handle)
+		if token, err := NewToken(h.Dir, rand.Reader); !errors.Is(err, fault.ErrInjected) || token != "" {
+			t.Fatalf("%s: %q, %v", moment, token, err)
+		}
+		token, err := NewToken(h.Dir, rand.Reader)
+		remove()
+		must(t, err)
+		_, err = ParseToken(token)
+		must(t, err)
+		entries, err := os.ReadDir(filepath.Join(h.Dir, "tokens"))
+		must(t, err)
+		if want := map[fault.Moment]int{fault.Before: 1, fault.After: 2}[moment]; len(entries) != want {
+			t.Errorf("%s: %d tokens are there, want %d", moment, len(entries), want)
+		}
+	}
+}
