@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"time"
@@ -249,21 +248,29 @@ func (p *Participant) confirm(s *staged) (bool, error) {
 }
 
 // send uploads the staged bytes to one member after another until n-f receipts are here, f+1 members say that the round
-// takes no more (one alone may lie), or the close deadline is well past. Repetition is harmless: the bytes are the same
-// each time.
+// takes no more (one alone may lie), or the close deadline is well past. Repetition is harmless: the bytes, and so their
+// name, are the same each time, at whichever member. A member that sheds load is left alone for as long as it asked.
 func (p *Participant) send(ctx context.Context, s *staged) error {
 	order := s.config.Listed().Members()
 	first := int(s.hash[0]) % len(order) // spreads devices over members
-	backoff := retryFirst
 	var refusing statement.Mask
+	rests := map[int]time.Time{}
 	for try := 0; ; try++ {
 		member := order[(first+try)%len(order)]
-		err := p.sendTo(ctx, s, member)
+		var err error
+		if rest := rests[member].Sub(p.cfg.Now()); rest > 0 {
+			err = fmt.Errorf("member %d asked to be left alone for %s more", member, rest.Round(time.Millisecond))
+		} else {
+			err = p.sendTo(ctx, s, member)
+		}
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if asked := askedToWait(err); asked > 0 {
+			rests[member] = p.cfg.Now().Add(asked)
 		}
 		switch status.Code(err) {
 		case codes.Aborted, codes.InvalidArgument, codes.PermissionDenied:
@@ -279,14 +286,10 @@ func (p *Participant) send(ctx context.Context, s *staged) error {
 			return fmt.Errorf("round %d: no ack before its close deadline; the last word of member %d: %w", s.config.Seq, member, err)
 		}
 		p.cfg.Logger.Debug("upload failed; next member", "member", member, "error", err)
-		// Full jitter, so that devices that lost one member do not come back together.
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(rand.N(backoff) + time.Millisecond):
-		}
-		if (try+1)%len(order) == 0 {
-			backoff = min(2*backoff, retryMax)
+		case <-time.After(jitter(retryFirst, retryMax, try/len(order))):
 		}
 	}
 }

@@ -17,7 +17,9 @@ const (
 	uploadTimeout = 2 * time.Minute  // one try of an upload
 	retryFirst    = 250 * time.Millisecond
 	retryMax      = 5 * time.Second
-	waitDefault   = 2 * time.Second // between check-ins, if no member says otherwise
+	waitDefault   = 2 * time.Second  // between check-ins, if no member says otherwise
+	waitFailed    = 30 * time.Second // at most, after steps that failed
+	paceWritten   = 10 * time.Second // a wait that a member asked for is kept across restarts from here on
 	waitMax       = 10 * time.Minute
 
 	askedRoundsMax = 8 // records in one answer: 80 kB each at (7,3), and a message has at most 1 MiB

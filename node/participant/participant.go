@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"time"
@@ -82,6 +81,9 @@ type Participant struct {
 	gaveUp  map[label.Hash]bool // rounds whose upload a member refused for good
 	asked   int                 // the member to ask first: each check-in begins with the next one
 	pending bool                // the Learner has not taken p.current yet
+
+	failures int       // steps that failed one after the other
+	next     time.Time // no check-in before: a member asked for that
 }
 
 // New checks the configuration, opens the ledger and the last verified state, and hands the latter to the Learner.
@@ -124,6 +126,9 @@ func New(ctx context.Context, cfg Config) (*Participant, error) {
 	p := &Participant{cfg: cfg, task: task, device: cert.Device, cert: cert, ledger: ledger,
 		refused: map[label.Hash]bool{}, gaveUp: map[label.Hash]bool{}, asked: int(cert.Authority)}
 	if p.current, err = p.loadState(); err == nil {
+		err = p.loadPace()
+	}
+	if err == nil {
 		err = cfg.Learner.Adopt(ctx, task, p.current.model)
 	}
 	if err != nil {
@@ -166,21 +171,39 @@ func (p *Participant) Run(ctx context.Context) error {
 // Step does what can be done now: sends what is staged, asks for the ends of earlier rounds, adopts the newest state,
 // contributes to an open round. It returns how long to wait before the next.
 func (p *Participant) Step(ctx context.Context) (time.Duration, error) {
+	wait, err := p.step(ctx)
+	if err == nil {
+		p.failures = 0
+		return wait, nil
+	}
+	if wait == 0 { // no member said when to come back
+		wait = jitter(waitDefault, waitFailed, p.failures) + askedToWait(err)
+		p.failures++
+	}
+	return wait, err
+}
+
+// step returns no wait where no member gave one.
+func (p *Participant) step(ctx context.Context) (time.Duration, error) {
 	if p.pending {
 		if err := p.adopt(ctx); err != nil {
-			return retryMax, err
+			return 0, err
 		}
 	}
 	if !p.cfg.Observe {
 		if err := p.resume(ctx); err != nil {
-			return retryMax, err
+			return 0, err
 		}
+	}
+	if early := p.next.Sub(p.cfg.Now()); early > 0 && early <= waitMax { // more is a clock that was moved
+		return early, nil
 	}
 	answer, err := p.checkIn(ctx)
 	if err != nil {
-		return waitDefault, err
+		return 0, err
 	}
-	wait := waitOf(answer.GetRetry())
+	wait, least := window(answer.GetRetry())
+	p.notBefore(least)
 	for _, record := range answer.GetEarlier() {
 		if err := p.end(record); err != nil {
 			return wait, err
@@ -195,17 +218,6 @@ func (p *Participant) Step(ctx context.Context) (time.Duration, error) {
 		return wait, nil
 	}
 	return wait, p.join(ctx, answer.GetRound())
-}
-
-// waitOf draws from the window that a member gave, within bounds of our own.
-func waitOf(w *coordpb.RetryWindow) time.Duration {
-	lo := time.Duration(w.GetDelayMinMs()) * time.Millisecond
-	hi := time.Duration(w.GetDelayMaxMs()) * time.Millisecond
-	if w == nil || lo < 0 || hi <= 0 || hi < lo {
-		return waitDefault
-	}
-	lo, hi = min(lo, waitMax), min(hi, waitMax)
-	return lo + rand.N(hi-lo+1)
 }
 
 // checkIn asks members in turn until one answers.
