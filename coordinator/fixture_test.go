@@ -291,7 +291,7 @@ func (d *testDevice) contribute(t testing.TB, ch *charter.Charter, rc *statement
 	}, rand.Reader)
 	must(t, err)
 	h.Boxes = statement.HashBoxes(sealed.Boxes)
-	d.header, d.boxes, d.y = h, sealed.Boxes, committee.VectorBytes(sealed.Y)
+	d.header, d.boxes, d.y = h, sealed.Boxes, sealed.Y
 }
 
 func (d *testDevice) open() *coordpb.UploadOpen {

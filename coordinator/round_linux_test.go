@@ -308,9 +308,11 @@ func (c *benchRounds) contribute(ctx context.Context, d *testDevice, rc *stateme
 	if _, err := rand.Read(h.Nonce[:]); err != nil {
 		return nil, err
 	}
-	y, boxes := x, [][]byte(nil)
+	var y []byte
+	var boxes [][]byte
 	if c.kind == "plain" {
-		h.Commitments, h.Y = make([]label.Hash, committee.Count(c.ch.N, c.ch.F)), committee.HashVector(label.TagContribution, x)
+		y = committee.VectorBytes(x)
+		h.Commitments, h.Y = make([]label.Hash, committee.Count(c.ch.N, c.ch.F)), label.Sum(label.TagContribution, y)
 		for range rc.KeyPackages {
 			boxes = append(boxes, make([]byte, committee.BoxSize(c.ch.N, c.ch.F)))
 		}
@@ -325,7 +327,6 @@ func (c *benchRounds) contribute(ctx context.Context, d *testDevice, rc *stateme
 		y, boxes = sealed.Y, sealed.Boxes
 	}
 	h.Boxes = statement.HashBoxes(boxes)
-	bytesOfY := committee.VectorBytes(y)
 	open := &coordpb.UploadOpen{RoundId: h.Round[:], Boxes: boxes,
 		Header: &coordpb.Signed{Body: h.Bytes(), Signature: statement.SignContribution(d.key, h.Round, h.Hash())}}
 	card := c.homes[member].Card
@@ -347,7 +348,7 @@ func (c *benchRounds) contribute(ctx context.Context, d *testDevice, rc *stateme
 		return nil, err
 	}
 	if err := stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: open}}); err == nil {
-		_ = coordpb.SendChunks(bytes.NewReader(bytesOfY), 0, func(ch *coordpb.Chunk) error { // CloseAndRecv gives the answer
+		_ = coordpb.SendChunks(bytes.NewReader(y), 0, func(ch *coordpb.Chunk) error { // CloseAndRecv gives the answer
 			return stream.Send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Chunk{Chunk: ch}})
 		})
 	}

@@ -12,8 +12,8 @@ import (
 
 // Sealed is what a device uploads, apart from its header.
 type Sealed struct {
-	Y           []uint32     // x + Σ_T PRG(s_T) mod 2^32
-	YHash       label.Hash   // HashVector(label.TagContribution, Y)
+	Y           []byte       // x + Σ_T PRG(s_T) mod 2^32, as AppendVector writes it
+	YHash       label.Hash   // label.Sum(label.TagContribution, Y)
 	Commitments []label.Hash // com_T, in mask order over all subsets of the n members
 	Boxes       [][]byte     // one per listed member, in the order of Round.Listed
 }
@@ -53,17 +53,18 @@ func Contribute(r Round, device label.Hash, nonce Nonce, x []uint32, aad func(co
 		out.Commitments[i] = commitment(context, s)
 		masks[i] = prg.NewExpander(s, label.PurposeMask, context)
 	}
-	out.Y = make([]uint32, len(x))
-	digest := newVectorHash(label.TagContribution)
-	for at := 0; at < len(x); at += chunkLanes {
-		chunk := out.Y[at:min(at+chunkLanes, len(x))]
-		copy(chunk, x[at:])
+	out.Y = make([]byte, 0, LaneBytes*len(x))
+	digest := label.New(label.TagContribution)
+	piece := make([]uint32, min(len(x), chunkLanes))
+	for at := 0; at < len(x); at += len(piece) {
+		piece = piece[:copy(piece, x[at:])]
 		for _, m := range masks {
-			m.Add(chunk, uint64(at))
+			m.Add(piece, uint64(at))
 		}
-		digest.write(chunk)
+		out.Y = AppendVector(out.Y, piece)
+		digest.Write(out.Y[LaneBytes*at:])
 	}
-	out.YHash = digest.sum()
+	out.YHash = label.Hash(digest.Sum(nil))
 
 	bound := aad(out.Commitments, out.YHash)
 	out.Boxes = make([][]byte, len(r.Listed))

@@ -3,7 +3,6 @@ package committee
 import (
 	"encoding/binary"
 	"fmt"
-	"hash"
 	"slices"
 
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -14,31 +13,15 @@ const LaneBytes = 4
 
 // HashVector is label.Sum(tag, VectorBytes(v)) without the copy.
 func HashVector(tag string, v []uint32) label.Hash {
-	h := newVectorHash(tag)
-	h.write(v)
-	return h.sum()
-}
-
-// vectorHash is HashVector of a vector that comes in pieces.
-type vectorHash struct {
-	hash hash.Hash
-	tile []byte
-}
-
-func newVectorHash(tag string) *vectorHash {
-	return &vectorHash{label.New(tag), make([]byte, 0, LaneBytes*tileLanes)}
-}
-
-func (h *vectorHash) write(v []uint32) {
+	h := label.New(tag)
+	tile := make([]byte, 0, LaneBytes*tileLanes)
 	for len(v) > 0 {
 		n := min(len(v), tileLanes)
-		h.hash.Write(AppendVector(h.tile, v[:n]))
+		h.Write(AppendVector(tile, v[:n]))
 		v = v[n:]
 	}
-}
-
-func (h *vectorHash) sum() (out label.Hash) {
-	h.hash.Sum(out[:0])
+	var out label.Hash
+	h.Sum(out[:0])
 	return out
 }
 

@@ -414,7 +414,7 @@ func (w *world) contribute(d *device) {
 	}, w.random)
 	must(w.t, err)
 	h.Boxes = statement.HashBoxes(sealed.Boxes)
-	d.header, d.boxes, d.y = h, sealed.Boxes, committee.VectorBytes(sealed.Y)
+	d.header, d.boxes, d.y = h, sealed.Boxes, sealed.Y
 }
 
 // open is the head, signed as it is now.

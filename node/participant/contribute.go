@@ -164,7 +164,7 @@ func (p *Participant) prepare(rc *statement.RoundConfig, cert *coordpb.Certifica
 	body := h.Bytes()
 	hash := statement.HashHeader(body)
 	return &staged{
-		cert: cert, config: rc, header: h, hash: hash, y: committee.VectorBytes(sealed.Y),
+		cert: cert, config: rc, header: h, hash: hash, y: sealed.Y,
 		open: &coordpb.UploadOpen{RoundId: round[:], Boxes: sealed.Boxes,
 			Header: &coordpb.Signed{Body: body, Signature: statement.SignContribution(p.cfg.Key, round, hash)}},
 	}, nil

@@ -51,7 +51,7 @@ func (d *Device) Forge(garble func(boxes [][]byte)) (*Contribution, error) {
 	}
 	h.Boxes = statement.HashBoxes(sealed.Boxes)
 	body := h.Bytes()
-	c := &Contribution{Round: v.ID, Header: statement.HashHeader(body), Y: committee.VectorBytes(sealed.Y)}
+	c := &Contribution{Round: v.ID, Header: statement.HashHeader(body), Y: sealed.Y}
 	if err := d.keepPlain(c.Header, x); err != nil {
 		return nil, err
 	}
