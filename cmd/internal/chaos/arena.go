@@ -43,6 +43,7 @@ type setting struct {
 	seed     uint64
 	folders  []string
 	places   []consortium.Place
+	within   []string // a command that runs every member, if no places are given
 	say      func(format string, args ...any)
 }
 
@@ -69,7 +70,7 @@ func open(ctx context.Context, s setting) (_ *arena, err error) {
 	}
 	a := &arena{dir: s.dir, say: s.say, enough: make(chan struct{})}
 	a.c, err = consortium.Found(ctx, consortium.Founding{Programs: s.programs, Dir: s.dir, Name: "chaos", Members: s.members, Faults: s.faults,
-		Tasks: []charter.Task{task}, Folders: s.folders, Places: s.places, Say: func(text string) { s.say("%s", text) }})
+		Tasks: []charter.Task{task}, Folders: s.folders, Places: s.places, Within: s.within, Say: func(text string) { s.say("%s", text) }})
 	if err != nil {
 		return nil, err
 	}
@@ -139,20 +140,31 @@ func (a *arena) gather(ctx context.Context) (*Evidence, error) {
 		e.Devices = append(e.Devices, w)
 		dirs[d.id] = d.dir
 	}
-	// After the ledgers: whatever they speak of, members have heard of by now.
-	heard := 0
-	for i, m := range a.c.Members {
-		if !m.Running() {
-			continue
+	// After the ledgers: whatever they speak of, members have heard of by now, or read it in their logs when they have a
+	// leader again.
+	for deadline := time.Now().Add(returnWait); ; {
+		heard := 0
+		for i, m := range a.c.Members {
+			if !m.Running() {
+				continue
+			}
+			if err := a.rec.ask(ctx, i, true); err == nil {
+				heard++
+			}
 		}
-		if err := a.rec.ask(ctx, i, true); err == nil {
-			heard++
+		if e.Rounds = a.rec.said(); heard > 0 && e.complete() {
+			break
+		}
+		if time.Now().After(deadline) {
+			if heard == 0 {
+				return nil, errors.New("no member answers")
+			}
+			break
+		}
+		if err := pause(ctx, recordEvery); err != nil {
+			return nil, err
 		}
 	}
-	if heard == 0 {
-		return nil, errors.New("no member answers")
-	}
-	e.Rounds = a.rec.said()
 	e.Encoded = func(device, round label.Hash, lanes int) ([]uint32, error) {
 		dir, ok := dirs[device]
 		if !ok {

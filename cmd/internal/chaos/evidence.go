@@ -82,6 +82,18 @@ func (e *Evidence) Check() *Findings {
 	return f
 }
 
+// complete reports whether somebody spoke of every round that a device was acknowledged in.
+func (e *Evidence) complete() bool {
+	for _, d := range e.Devices {
+		for _, x := range d.Ledger {
+			if x.Kind == participant.KindAck && len(e.Rounds[x.Round]) == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (e *Evidence) sorted() []label.Hash {
 	ids := make([]label.Hash, 0, len(e.Rounds))
 	for id := range e.Rounds {
@@ -98,7 +110,7 @@ func (e *Evidence) sent(f *Findings) map[[2]label.Hash]label.Hash {
 		for _, x := range d.Ledger {
 			at := [2]label.Hash{d.ID, x.Round}
 			if old, ok := out[at]; ok && old != x.Header {
-				f.wrong("device %s speaks of two contributions to round %s", d.Name, x.Round)
+				f.wrong("%s speaks of two contributions to round %s", d.Name, x.Round)
 			}
 			out[at] = x.Header
 		}
@@ -215,7 +227,7 @@ func (e *Evidence) checkSum(f *Findings, rc *statement.RoundConfig, id label.Has
 func (e *Evidence) checkAck(f *Findings, d Witness, x participant.Entry) {
 	said := e.Rounds[x.Round]
 	if len(said) == 0 {
-		f.wrong("device %s has an ack in round %s, which no member knows", d.Name, x.Round)
+		f.wrong("%s has an ack in round %s, which no member knows", d.Name, x.Round)
 		return
 	}
 	best := full(said)
@@ -233,7 +245,7 @@ func (e *Evidence) checkAck(f *Findings, d Witness, x participant.Entry) {
 			member = slices.IndexFunc(e.Charter.Members, func(c charter.Card) bool { return c.Name == x.To[i] })
 		}
 		if err != nil || member < 0 {
-			f.wrong("device %s, round %d: receipt %d: %v", d.Name, rc.Seq, i, err)
+			f.wrong("%s, round %d: receipt %d: %v", d.Name, rc.Seq, i, err)
 			return
 		}
 		receipts = append(receipts, statement.MemberStatement{Member: member, Statement: s})
@@ -241,7 +253,7 @@ func (e *Evidence) checkAck(f *Findings, d Witness, x participant.Entry) {
 	}
 	index, err := statement.VerifyAckCert(e.Charter, rc, x.Header, receipts)
 	if err != nil {
-		f.wrong("device %s, round %d: %v", d.Name, rc.Seq, err)
+		f.wrong("%s, round %d: %v", d.Name, rc.Seq, err)
 		return
 	}
 	f.Acks++
@@ -255,11 +267,11 @@ func (e *Evidence) checkAck(f *Findings, d Witness, x participant.Entry) {
 	default:
 		why, err := verdict(rc, best, x.Header)
 		if err != nil {
-			f.wrong("device %s was acknowledged in round %d at log index %d and is not in its set: %v", d.Name, rc.Seq, index, err)
+			f.wrong("%s was acknowledged in round %d at log index %d and is not in its set: %v", d.Name, rc.Seq, index, err)
 			return
 		}
 		if why != statement.Missing {
-			f.wrong("device %s was acknowledged in round %d, and an honest contribution is called %s", d.Name, rc.Seq, why)
+			f.wrong("%s was acknowledged in round %d, and an honest contribution is called %s", d.Name, rc.Seq, why)
 		}
 		f.LeftOut[why.String()]++
 	}

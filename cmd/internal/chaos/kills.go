@@ -38,7 +38,7 @@ type killer struct {
 // options of a run of kills.
 type options struct {
 	programs consortium.Programs
-	kills    int
+	kills    int // or disks cut, or partitions
 	devices  int
 	values   int
 	seed     uint64
@@ -112,7 +112,7 @@ func (k *killer) carryOut(ctx context.Context, plan []fault, kills int, r *Resul
 		next += checkEvery
 		e, err := k.a.gather(ctx)
 		if err != nil {
-			continue // all members are down: the next look finds them
+			return asked, err
 		}
 		found := e.Check()
 		count, unheld := k.a.held(ctx, found.Promises)

@@ -16,4 +16,10 @@ const (
 	checkEvery  = 10                     // kills between two looks at the evidence
 	devicesMax  = 64
 	faultsMax   = 100_000
+
+	imageBytes   = 512 << 20        // of a member's disk; sparse. Members keep 128 MiB free
+	copyTries    = 20               // of a disk that the kernel writes to just now
+	controlLoad  = 10 * time.Second // of acknowledgements that the control may lose; the kernel writes back after 30 s
+	roundsRecent = 20               // of a device's acks, the newest, are looked for after a power cut of all
+	answerEvery  = 50 * time.Millisecond
 )

@@ -14,11 +14,26 @@ import (
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 )
 
-func main() { os.Exit(cli.Main(newApp())) }
+// unsyncedVerb is for the control of a power cut alone, and takes another program's command line.
+const unsyncedVerb = "unsynced"
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == unsyncedVerb {
+		fmt.Fprintln(os.Stderr, unsynced(os.Args[2:])) // it returns with an error only
+		os.Exit(cli.Failed)
+	}
+	os.Exit(cli.Main(newApp()))
+}
 
 func newApp() *urfave.App {
 	app := cli.New("chaos", "breaks a consortium of real processes and looks for what is lost", "")
-	app.Commands = []*urfave.Command{killsCommand(), failoverCommand(), reportCommand()}
+	app.Commands = []*urfave.Command{
+		layer("kills", "SIGKILL members and devices while devices contribute", "kills", "processes to kill", 40, runKills),
+		layer("failover", "how long devices wait when the leader dies or stops", "kills", "leaders to kill; as many are told to stop", 20, runFailover),
+		layer("powercuts", "cut the power of members' disks while devices contribute", "cuts", "disks to cut", 20, runPowercuts),
+		layer("partitions", "cut links between members while devices contribute", "partitions", "partitions", 20, runPartitions),
+		reportCommand(),
+	}
 	return app
 }
 
@@ -34,33 +49,18 @@ func runFlags() []urfave.Flag {
 	}
 }
 
-func killsCommand() *urfave.Command {
+// layer is a verb that runs a consortium and breaks it so many times.
+func layer(name, usage, flag, unit string, most int, run func(context.Context, options, func(string, ...any)) (*Result, error)) *urfave.Command {
 	return &urfave.Command{
-		Name: "kills", Usage: "SIGKILL members and devices while devices contribute",
-		Flags: append(runFlags(), &urfave.IntFlag{Name: "kills", Value: 40, Usage: "processes to kill"}),
+		Name: name, Usage: usage,
+		Flags: append(runFlags(), &urfave.IntFlag{Name: flag, Value: most, Usage: unit}),
 		Action: func(c *urfave.Context) error {
 			return verb(c, func(ctx context.Context, o options, say func(string, ...any)) (*Result, error) {
-				if o.kills = c.Int("kills"); o.kills < 1 || o.kills > faultsMax {
-					return nil, cli.BadUsage("give --kills 40", "--kills is %d, it must lie in [1, %d]", o.kills, faultsMax)
+				if o.kills = c.Int(flag); o.kills < 1 || o.kills > faultsMax {
+					return nil, cli.BadUsage("chaos "+name+" --help lists the flags", "--%s is %d, it must lie in [1, %d]", flag, o.kills, faultsMax)
 				}
-				o.command = fmt.Sprintf("make kills KILLS=%d SEED=%d", o.kills, o.seed)
-				return runKills(ctx, o, say)
-			})
-		},
-	}
-}
-
-func failoverCommand() *urfave.Command {
-	return &urfave.Command{
-		Name: "failover", Usage: "how long devices wait when the leader dies or stops",
-		Flags: append(runFlags(), &urfave.IntFlag{Name: "kills", Value: 20, Usage: "leaders to kill; as many are told to stop"}),
-		Action: func(c *urfave.Context) error {
-			return verb(c, func(ctx context.Context, o options, say func(string, ...any)) (*Result, error) {
-				if o.kills = c.Int("kills"); o.kills < 1 || o.kills > faultsMax {
-					return nil, cli.BadUsage("give --kills 20", "--kills is %d, it must lie in [1, %d]", o.kills, faultsMax)
-				}
-				o.command = fmt.Sprintf("make failover KILLS=%d", o.kills)
-				return runFailover(ctx, o, say)
+				o.command = fmt.Sprintf("make %s %s=%d SEED=%d", name, strings.ToUpper(flag), o.kills, o.seed)
+				return run(ctx, o, say)
 			})
 		},
 	}

@@ -39,6 +39,7 @@ type Founding struct {
 
 	Folders []string // the members' folders; below Dir if nil
 	Places  []Place  // the members' addresses; free loopback ports if nil
+	Within  []string // a command that runs each member's program, if Places is nil
 }
 
 // Place is where a member listens, as its card says it, and how its process is run there.
@@ -69,7 +70,7 @@ func Found(ctx context.Context, o Founding) (*Consortium, error) {
 			return nil, err
 		}
 		for i := range o.Members {
-			o.Places = append(o.Places, Place{Device: fmt.Sprintf("127.0.0.1:%d", ports[2*i]), Mesh: fmt.Sprintf("127.0.0.1:%d", ports[2*i+1])})
+			o.Places = append(o.Places, Place{Device: fmt.Sprintf("127.0.0.1:%d", ports[2*i]), Mesh: fmt.Sprintf("127.0.0.1:%d", ports[2*i+1]), Within: o.Within})
 		}
 	}
 	c := &Consortium{Programs: o.Programs, CharterPath: filepath.Join(o.Dir, "charter.json")}
