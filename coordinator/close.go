@@ -1,10 +1,12 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -81,6 +83,8 @@ func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, 
 }
 
 // obtain loads a candidate from the shelf, or pulls it: first from the members that the Accept names, then from the rest.
+// Those who seem to be away are asked too, last and for a short while: a member that has just started, or was suspended,
+// has heard of nobody, and must not call missing what others hold (SA 2.3, Close and Acks: after trying every holder).
 func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*intake.Contribution, error) {
 	c, err := m.shelf.Load(v.ID, k.Header)
 	if err == nil {
@@ -91,11 +95,13 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 	}
 	order := append(k.Holders.Members(), (v.Config.Listed() &^ k.Holders).Members()...)
 	last := errors.New("no member to ask")
-	for _, member := range m.grudges.order(order) {
-		if member == m.me || !m.peers.Alive().Has(member) {
+	order, alive := m.grudges.order(order), m.peers.Alive()
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(away(alive, a), away(alive, b)) })
+	for _, member := range order {
+		if member == m.me {
 			continue
 		}
-		if last = m.ingress.Pull(ctx, member, v.ID, k.Header); last == nil {
+		if last = m.pullFrom(ctx, member, v.ID, k.Header, alive.Has(member)); last == nil {
 			return m.shelf.Load(v.ID, k.Header)
 		}
 		var r *intake.Refusal
@@ -105,6 +111,24 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 		m.grudges.hold(member)
 	}
 	return nil, fmt.Errorf("contribution %s: %w", k.Header, last)
+}
+
+// away orders members: those who seem to be away come last.
+func away(alive statement.Mask, member int) int {
+	if alive.Has(member) {
+		return 0
+	}
+	return 1
+}
+
+// pullFrom fetches a contribution from one member, with little patience for one that seems to be away.
+func (m *Member) pullFrom(ctx context.Context, member int, id, header label.Hash, alive bool) error {
+	if !alive {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, shortWait)
+		defer cancel()
+	}
+	return m.ingress.Pull(ctx, member, id, header)
 }
 
 // ownError is this member's own trouble with a contribution: no reason to call it missing.

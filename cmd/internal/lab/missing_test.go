@@ -151,6 +151,26 @@ func without(t *testing.T, o Options, m moment, missing statement.Mask, waits bo
 	must(t, f.Finish())
 }
 
+// TestAMemberThatHasJustStartedMissesNothing: a member that was down while devices contributed and has heard of nobody
+// since calls no contribution missing that the others hold. It asks them first.
+func TestAMemberThatHasJustStartedMissesNothing(t *testing.T) {
+	f := story(t, Options{N: 4, F: 1, Devices: 4})
+	f.Begin()
+	until(t, f, round.Open)
+	late := f.Seats[3]
+	late.Crash()
+	everybody(t, f, f.Devices...)
+	late.Fresh = true
+	must(t, late.Restart(false))
+	v := until(t, f, round.Acked)
+	if len(v.Closes) != 1 || !v.Closes[0].Acked.Has(late.Index) || v.Contributors != len(f.Devices) {
+		t.Errorf("%d contributors of %d, after %d closes: %+v", v.Contributors, len(f.Devices), len(v.Closes), v.Closes)
+	}
+	late.Fresh = false
+	until(t, f, round.Published)
+	must(t, f.Finish())
+}
+
 // dropOut chooses up to two devices that never contribute: some do not come, some die before a byte of theirs has left.
 func dropOut(f *Federation, chance *rand.Rand) (remain, dropped []*Device) {
 	gone := chance.IntN(3)

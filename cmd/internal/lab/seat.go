@@ -23,6 +23,7 @@ type Seat struct {
 	Held  bool   // gets no entries: a member that lags
 	Pace  uint64 // entries that it applies in one turn; 0: as the seed has it
 	Liar  *Liar  // nil: honest
+	Fresh bool   // has heard of no other member yet, as one that has just started
 
 	f        *Federation
 	rand     *drawer
@@ -165,7 +166,12 @@ func (m *memberPeers) Mesh(member int) (coordpb.MeshClient, error) {
 }
 
 // Alive implements coordinator.Peers.
-func (m *memberPeers) Alive() statement.Mask { return m.p.seat.f.Up() | 1<<m.p.seat.Index }
+func (m *memberPeers) Alive() statement.Mask {
+	if m.p.seat.Fresh {
+		return 1 << m.p.seat.Index
+	}
+	return m.p.seat.f.Up() | 1<<m.p.seat.Index
+}
 
 var _ coordinator.Peers = (*memberPeers)(nil)
 
