@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 BINARIES := ruche-node ruche-coordinator ruche ruche-demo
 
-.PHONY: help build demo test race faults check bench fuzz failover kills durability generate pretrain clean
+.PHONY: help build demo test race faults check bench fuzz failover kills powercuts partitions durability generate pretrain clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,8 +48,16 @@ kills: build ## SIGKILL members and devices of a running consortium (KILLS=40), 
 failover: build ## how long devices wait when the leader of a round dies or stops (KILLS=20)
 	$(GO) run ./cmd/internal/chaos failover --kills $${KILLS:-20} --out bin/failover.json
 
-durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 those of the chaos program first
-	@if [ -n "$$RUN" ]; then $(MAKE) kills && cp bin/kills.json docs/benchmarks/; fi
+powercuts: build ## cut the power of members' disks on loop images (CUTS=20), with a control that must lose (needs root)
+	$(GO) build -o bin/chaos ./cmd/internal/chaos
+	bin/chaos powercuts --cuts $${CUTS:-20} --seed $${SEED:-1} --out bin/powercuts.json
+
+partitions: build ## cut links between members in network namespaces (PARTITIONS=20; needs root)
+	$(GO) build -o bin/chaos ./cmd/internal/chaos
+	bin/chaos partitions --partitions $${PARTITIONS:-20} --seed $${SEED:-1} --out bin/partitions.json
+
+durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 after running the layers
+	@if [ -n "$$RUN" ]; then for layer in kills failover powercuts partitions; do $(MAKE) $$layer && cp bin/$$layer.json docs/benchmarks/ || exit 1; done; fi
 	$(GO) run ./cmd/internal/chaos report
 
 generate: ## protobuf code, without protoc
