@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -86,6 +87,8 @@ type cluster struct {
 	ids     []string
 	dirs    []string
 	members []*member
+	first   []string // ids as they were in the beginning
+	wiped   []int    // members whose store is another by now
 	tune    func(*Options)
 }
 
@@ -109,6 +112,7 @@ func newCluster(t *testing.T, n int, tune func(*Options)) *cluster {
 	for i := range n {
 		c.ids, c.dirs = append(c.ids, fmt.Sprintf("org%d/store%d", i, i)), append(c.dirs, t.TempDir())
 	}
+	c.first = slices.Clone(c.ids)
 	t.Cleanup(func() {
 		for i := range c.members {
 			c.stop(i)
@@ -136,10 +140,15 @@ func (c *cluster) tryStart(i int) error {
 	if err != nil {
 		return err
 	}
-	m := &member{port: c.net.listen(c.ids[i]), log: log, diary: &diary{}}
-	opts := Options{Self: c.ids[i], Members: c.ids, Dir: filepath.Join(c.dirs[i], "snapshots"), Log: log,
+	m := &member{port: c.net.listen(Seat(c.ids[i])), log: log, diary: &diary{}}
+	opts := Options{Self: c.ids[i], Members: c.first, Dir: filepath.Join(c.dirs[i], "snapshots"), Log: log,
 		Listener: m.port, Profile: Loopback, Logger: slog.New(slog.DiscardHandler),
-		Dial: func(ctx context.Context, id string) (net.Conn, error) { return c.net.dial(ctx, c.ids[i], id) }}
+		Dial: func(ctx context.Context, id string) (net.Conn, error) {
+			return c.net.dial(ctx, Seat(c.ids[i]), Seat(id))
+		}}
+	if !slices.Contains(c.wiped, i) {
+		opts.Found = func() error { return nil }
+	}
 	if c.tune != nil {
 		c.tune(&opts)
 	}
@@ -177,7 +186,12 @@ func (c *cluster) alive() []*member {
 	return out
 }
 
-// leader waits for a member that leads and that all living members follow.
+func (m *member) votes() bool {
+	servers, err := m.Servers()
+	return err == nil && slices.Contains(servers, Server{m.opts.Self, true})
+}
+
+// leader waits for a member that leads and that all living members with a vote follow.
 func (c *cluster) leader() (int, *member) {
 	c.t.Helper()
 	var index int
@@ -187,7 +201,7 @@ func (c *cluster) leader() (int, *member) {
 				continue
 			}
 			for _, o := range c.alive() {
-				if id, _ := o.Leader(); id != c.ids[i] {
+				if id, _ := o.Leader(); id != c.ids[i] && o.votes() {
 					return false
 				}
 			}

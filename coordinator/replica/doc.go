@@ -18,7 +18,9 @@
 //     connection to the member that proved the id's key.
 //   - A proposal whose fate is unknown is ErrUnknownOutcome and nothing else is: after any other error the command was
 //     not and will not be applied.
-//   - Every member with an empty store bootstraps the same configuration, so a new consortium needs no first among equals.
+//   - Every member with a fresh store founds the same configuration, so a new consortium needs no first among equals. A
+//     store that was used and is empty now never does (Options.Found): it gets a new id, waits without a vote, and the
+//     leader takes it in by NextChange and Change. Every connection says which store it means, and no other answers.
 //
 // # Assumptions
 //
@@ -28,7 +30,8 @@
 // # Limitations
 //
 // Raft tolerates members that stop, not members that lie: a lying leader can stall the log. The set of members is fixed by
-// Options.Members; a store that was made for another set is refused. Snapshots hold replicated state, which is no secret of
+// Options.Members, only their stores change; a store with other members in it is refused. With two members nobody is left
+// to take the other one in. Snapshots hold replicated state, which is no secret of
 // a member, and lie unencrypted beside the log. Raft's restore of committed entries at start is off: its queue
 // of 128 batches is not drained before start ends, so a longer log would hang it.
 package replica

@@ -17,6 +17,8 @@ var (
 	ErrClosed = errors.New("replica is closed")
 	// ErrNotApplied says that EnsureApplied was asked about an entry that this member has not applied.
 	ErrNotApplied = errors.New("entry is not applied here")
+	// ErrNoSnapshot says that what came before the log's first entry is gone: the store is to be set aside.
+	ErrNoSnapshot = errors.New("the snapshot that the log goes on from is missing")
 	// ErrOldSnapshot says that somebody sent a snapshot older than what this member has applied.
 	ErrOldSnapshot = errors.New("snapshot is older than the applied state")
 )

@@ -23,6 +23,8 @@ const (
 	inFlight = 1
 	// copyBlock is the unit in which a log is copied for a look at it.
 	copyBlock = 256 << 10
-	// idMax bounds a server's id, which stands in every request of raft.
+	// promoteLag is how many entries a new store may lack when it gets its vote: the leader has them in memory.
+	promoteLag = cachedEntries
+	// idMax bounds a server's id, which stands in every request of raft and, with its length in a byte, before the first.
 	idMax = 200
 )

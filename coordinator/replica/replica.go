@@ -18,10 +18,14 @@ import (
 
 // Options are what New needs besides the FSM. All fields but those marked optional are required.
 type Options struct {
-	Self    string   // this member's id, "org/store id"
-	Members []string // every member's id, in the charter's order: the same list everywhere
+	Self    string   // this store's id, "member/store id"
+	Members []string // every member's first id, in the charter's order: the same list everywhere
 	Dir     string   // the folder for snapshots; made if need be
 	Log     Log      // stays the caller's, to be closed after Close
+	// Found is optional. Where it is set, a store that was never used founds the cluster of Members; it is called when
+	// that is on the disk and before raft says a word, and must see to it, durably, that it is never set again. Without it
+	// such a store waits until the others take it in: whoever lost its log must not found, nor vote, a second time.
+	Found func() error
 
 	// Listener gives the other members' connections; Close closes it. Dial connects to the member with that id and
 	// returns only when it has proved to be that member.
@@ -71,8 +75,10 @@ func (o *Options) check() error {
 	switch {
 	case o.Log == nil, o.Listener == nil, o.Dial == nil, o.Dir == "":
 		return errors.New("replica: Log, Listener, Dial and Dir are required")
-	case !slices.Contains(o.Members, o.Self):
+	case !slices.ContainsFunc(o.Members, func(id string) bool { return Seat(id) == Seat(o.Self) }):
 		return fmt.Errorf("replica: %q is not one of the members", o.Self)
+	case o.Found != nil && !slices.Contains(o.Members, o.Self):
+		return fmt.Errorf("replica: the store %q is none of those that found the cluster", o.Self)
 	}
 	for i, id := range o.Members {
 		if id == "" || len(id) > idMax {
@@ -111,12 +117,9 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 	r.durable.Store(opts.Log.Applied())
 
 	logger := &quiet{to: opts.Logger}
-	if err := durable.MkdirAll(opts.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("replica: %w", err)
-	}
-	files, err := raft.NewFileSnapshotStoreWithLogger(opts.Dir, snapshotsKept, logger)
+	files, err := openSnapshots(opts.Dir, logger)
 	if err != nil {
-		return nil, fmt.Errorf("replica: snapshots: %w", err)
+		return nil, err
 	}
 	snaps := &snapshots{files, r}
 	log := &watched{opts.Log, r}
@@ -135,15 +138,22 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 			r.endTransport()
 		}
 	}()
-	members := configuration(opts.Members)
-	exists, err := raft.HasExistingState(cache, log, snaps)
+	holds, err := Holds(opts.Log, opts.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	if !exists {
-		if err := raft.BootstrapCluster(config, cache, log, snaps, r.transport, members); err != nil {
+	if !holds && opts.Found != nil {
+		if err := raft.BootstrapCluster(config, cache, log, snaps, r.transport, configuration(opts.Members)); err != nil {
 			return nil, fmt.Errorf("replica: first start: %w", err)
 		}
+	}
+	if opts.Found != nil {
+		if err := opts.Found(); err != nil {
+			return nil, fmt.Errorf("replica: first start: %w", err)
+		}
+	}
+	if err := contiguous(opts.Log, files); err != nil {
+		return nil, err
 	}
 	if r.raft, err = raft.NewRaft(config, r.machine, cache, log, snaps, r.transport); err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
@@ -167,14 +177,16 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 	}))
 	r.ticking.Add(1)
 	go r.recordLast()
-	stored := r.raft.GetConfiguration()
-	if err := stored.Error(); err != nil {
+	stored, err := r.Servers()
+	if err != nil {
 		r.Close()
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	if !slices.Equal(stored.Configuration().Servers, members.Servers) {
-		r.Close()
-		return nil, fmt.Errorf("replica: the log in %s was made by other members than the charter's", opts.Dir)
+	for _, server := range stored {
+		if !slices.ContainsFunc(opts.Members, func(id string) bool { return Seat(id) == Seat(server.ID) }) {
+			r.Close()
+			return nil, fmt.Errorf("replica: the log in %s was made by other members than the charter's: it names %q", opts.Dir, server.ID)
+		}
 	}
 	return r, nil
 }
@@ -199,6 +211,38 @@ func (r *Replica) config(logger *quiet) *raft.Config {
 	c.NoLegacyTelemetry = true
 	c.Logger = logger
 	return c
+}
+
+func openSnapshots(dir string, logger *quiet) (*raft.FileSnapshotStore, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger)
+	if err != nil {
+		return nil, fmt.Errorf("replica: snapshots: %w", err)
+	}
+	return files, nil
+}
+
+// contiguous refuses a compacted log whose snapshot is gone: raft would apply its entries to an empty state.
+func contiguous(log Log, files *raft.FileSnapshotStore) error {
+	first, err := log.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	if first <= 1 {
+		return nil
+	}
+	list, err := files.List()
+	if err != nil {
+		return fmt.Errorf("replica: snapshots: %w", err)
+	}
+	for _, s := range list {
+		if s.Index+1 >= first {
+			return nil
+		}
+	}
+	return fmt.Errorf("replica: %w: the log begins at entry %d", ErrNoSnapshot, first)
 }
 
 // configuration is raft's name for the members. An id is also the address: only Options.Dial knows where that is.

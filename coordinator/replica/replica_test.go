@@ -352,7 +352,7 @@ func TestAClosedReplicaRefusesAndWaitersEnd(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
-		c := newCluster(t, 1, nil)
+		c := newCluster(t, 2, nil)
 		c.stop(0)
 		for _, tt := range []struct {
 			name, want string
@@ -363,7 +363,8 @@ func TestOptionsAreChecked(t *testing.T) {
 			{"no id", "0 bytes", func(o *Options) { o.Members = append(o.Members, "") }},
 			{"profile", "moon", func(o *Options) { o.Profile = "moon" }},
 			{"no log", "required", func(o *Options) { o.Log = nil }},
-			{"another consortium's log", "other members", func(o *Options) { o.Members = append(o.Members, "new/one") }},
+			{"another consortium's log", "other members", func(o *Options) { o.Members[1] = "new/one" }},
+			{"a new store founds", "none of those", func(o *Options) { o.Self = "org0/another" }},
 		} {
 			c.tune = func(o *Options) {
 				o.Members = append([]string(nil), o.Members...)

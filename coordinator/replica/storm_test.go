@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -34,6 +35,8 @@ type tally struct {
 	OneWay       int     `json:"one_way"` // of the partitions
 	Crashes      int     `json:"crashes"`
 	Transfers    int     `json:"transfers"`
+	Wipes        int     `json:"stores_wiped"`
+	Promoted     int     `json:"stores_promoted"`
 	Snapshots    int     `json:"snapshots_taken"`
 	Restores     int     `json:"snapshots_restored"`
 	Commands     int     `json:"commands_acknowledged"`
@@ -47,7 +50,7 @@ type tally struct {
 // perSchedule is how many partitions one schedule has.
 const perSchedule = 20
 
-// TestPartitions drives whole rounds through partitions, crashes and transfers, in virtual time. RUCHE_PARTITIONS says how
+// TestPartitions drives whole rounds through partitions, crashes, lost logs and transfers, in virtual time. RUCHE_PARTITIONS says how
 // many, RUCHE_SEED which schedule alone. A seed fixes the schedule, not the interleaving: a failing one is run often.
 func TestPartitions(t *testing.T) {
 	want := 200
@@ -98,7 +101,8 @@ type storm struct {
 	rng   *mrand.Rand // the schedule's own
 	net   *switchboard
 	c     *consortium
-	ids   []string
+	names []string // of the members
+	first []string // the ids of their first stores
 	seats []*seat
 	real  bool
 	total *tally
@@ -115,6 +119,8 @@ type storm struct {
 type seat struct {
 	s       *storm
 	index   int
+	id      string // of its store
+	wipes   int
 	dir     string
 	disk    *memoryDisk
 	votes   map[label.Hash]label.Hash // what it signed: a member votes once
@@ -139,8 +145,8 @@ func newStorm(t *testing.T, seed uint64, c *consortium, total *tally) *storm {
 		entries: map[uint64][32]byte{}, digests: map[uint64]label.Hash{}, results: map[label.Hash]label.Hash{}}
 	s.net.delay = time.Duration(s.rng.IntN(40)+1) * time.Millisecond
 	for i, m := range c.ch.Members {
-		s.ids = append(s.ids, m.Name+"/"+m.StoreID)
-		s.seats = append(s.seats, &seat{s: s, index: i, dir: t.TempDir(), disk: newMemoryDisk(), votes: map[label.Hash]label.Hash{}})
+		s.names, s.first = append(s.names, m.Name), append(s.first, m.Name+"/"+m.StoreID)
+		s.seats = append(s.seats, &seat{s: s, index: i, id: m.Name + "/" + m.StoreID, dir: t.TempDir(), disk: newMemoryDisk(), votes: map[label.Hash]label.Hash{}})
 	}
 	return s
 }
@@ -157,7 +163,7 @@ func (s *storm) violated(format string, args ...any) {
 
 func (x *seat) start() {
 	s := x.s
-	p := &process{seat: x, port: s.net.listen(s.ids[x.index]), machine: round.New(s.c.ch), done: make(chan struct{}), close: func() error { return nil }}
+	p := &process{seat: x, port: s.net.listen(s.names[x.index]), machine: round.New(s.c.ch), done: make(chan struct{}), close: func() error { return nil }}
 	var log Log = x.disk
 	if s.real {
 		key, err := vault.LoadOrCreateKey(filepath.Join(x.dir, "storage.key"), rand.Reader)
@@ -171,18 +177,26 @@ func (x *seat) start() {
 		}
 		log, p.close = store, store.Close
 	}
-	var err error
-	p.Replica, err = New(p, Options{Self: s.ids[x.index], Members: s.ids, Dir: filepath.Join(x.dir, "snapshots"), Log: log,
+	opts := Options{Self: x.id, Members: s.first, Dir: filepath.Join(x.dir, "snapshots"), Log: log,
 		Listener: p.port, Profile: LAN, Logger: slog.New(slog.DiscardHandler),
 		SnapshotEvery: 40, TrailingLogs: 10, SnapshotInterval: 5 * time.Second,
-		Dial: func(ctx context.Context, id string) (net.Conn, error) { return s.net.dial(ctx, s.ids[x.index], id) }})
+		Dial: func(ctx context.Context, id string) (net.Conn, error) {
+			return s.net.dial(ctx, s.names[x.index], Seat(id))
+		}}
+	if x.wipes == 0 {
+		opts.Found = func() error { return nil }
+	}
+	var err error
+	p.Replica, err = New(p, opts)
 	if err != nil {
 		s.violated("member %d does not start again: %v", x.index, err)
 		s.t.FailNow()
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
+	s.mu.Lock()
 	x.process = p
+	s.mu.Unlock()
 	go func() {
 		defer close(p.done)
 		p.live(ctx)
@@ -192,7 +206,9 @@ func (x *seat) start() {
 // crash ends a member: the others hear nothing of it any more, and what it was doing is cut off.
 func (x *seat) crash() {
 	p := x.process
+	x.s.mu.Lock()
 	x.process = nil
+	x.s.mu.Unlock()
 	p.port.Close()
 	if err := p.Err(); err != nil {
 		x.s.violated("member %d stopped by itself: %v", x.index, err)
@@ -287,6 +303,9 @@ func (p *process) live(ctx context.Context) {
 		if p.IsLeader() {
 			wishes = append(wishes, s.c.leads(p.machine, now, s.alive(p.seat.index))...)
 		}
+		if !p.votes() {
+			wishes = nil // it follows, and signs nothing
+		}
 		p.mu.Unlock()
 		for _, cmd := range wishes {
 			if ctx.Err() != nil {
@@ -308,11 +327,52 @@ func (p *process) live(ctx context.Context) {
 			s.total.Guarded++
 			s.mu.Unlock()
 		}
+		p.takeIn(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(200 * time.Millisecond):
 		}
+	}
+}
+
+// votes reports whether this member's store is a voter, as far as it knows.
+func (p *process) votes() bool {
+	servers, err := p.Servers()
+	return err == nil && slices.Contains(servers, Server{p.seat.id, true})
+}
+
+// takeIn is the leader's part for members whose store is new.
+func (p *process) takeIn(ctx context.Context) {
+	s := p.seat.s
+	servers, err := p.Servers()
+	if err != nil || !p.IsLeader() {
+		return
+	}
+	var joiners []Joiner
+	live := map[string]bool{}
+	for _, i := range s.alive(p.seat.index).Members() {
+		s.mu.Lock()
+		o := s.seats[i].process
+		s.mu.Unlock()
+		if o == nil || !s.net.reaches(s.names[p.seat.index], s.names[i]) {
+			continue
+		}
+		live[o.seat.id] = true
+		if !o.votes() {
+			joiners = append(joiners, Joiner{o.seat.id, o.Applied()})
+		}
+	}
+	change, _ := NextChange(servers, joiners, p.Stats().Committed, func(id string) bool { return live[id] })
+	if change.ID == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if p.Change(ctx, change) == nil && change.Step == Promote {
+		s.mu.Lock()
+		s.total.Promoted++
+		s.mu.Unlock()
 	}
 }
 
@@ -342,8 +402,8 @@ func (p *process) propose(ctx context.Context, data []byte) {
 		return
 	}
 	var leader *process
-	for i := range s.ids {
-		if s.ids[i] == id && s.net.reaches(s.ids[p.seat.index], id) {
+	for i := range s.names {
+		if s.names[i] == Seat(id) && s.net.reaches(s.names[p.seat.index], s.names[i]) {
 			s.mu.Lock()
 			leader = s.seats[i].process
 			s.mu.Unlock()
@@ -358,7 +418,7 @@ func (p *process) propose(ctx context.Context, data []byte) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	_, index, err := leader.Propose(ctx, data)
-	if err != nil || !s.net.reaches(s.ids[p.seat.index], id) {
+	if err != nil || !s.net.reaches(s.names[p.seat.index], Seat(id)) {
 		return
 	}
 	s.mu.Lock()
@@ -381,7 +441,7 @@ func (s *storm) alive(from int) (m statement.Mask) {
 		s.mu.Lock()
 		up := x.process != nil
 		s.mu.Unlock()
-		if up && s.net.reaches(s.ids[from], s.ids[i]) {
+		if up && s.net.reaches(s.names[from], s.names[i]) {
 			m |= 1 << i
 		}
 	}
@@ -439,7 +499,7 @@ func (s *storm) event() {
 			}
 		}
 	}
-	switch s.rng.IntN(10) {
+	switch s.rng.IntN(11) {
 	case 0, 1, 2: // two halves, neither of which hears the other
 		side := s.rng.IntN(1<<n-2) + 1
 		if s.rng.IntN(2) == 0 {
@@ -448,7 +508,7 @@ func (s *storm) event() {
 		for i := range n {
 			for j := range n {
 				if side>>i&1 != side>>j&1 {
-					s.net.set(s.ids[i], s.ids[j], true, false)
+					s.net.set(s.names[i], s.names[j], true, false)
 				}
 			}
 		}
@@ -458,9 +518,9 @@ func (s *storm) event() {
 		for j := range n {
 			if j != some.index && s.rng.IntN(2) == 0 {
 				if s.rng.IntN(2) == 0 {
-					s.net.set(s.ids[some.index], s.ids[j], true, false)
+					s.net.set(s.names[some.index], s.names[j], true, false)
 				} else {
-					s.net.set(s.ids[j], s.ids[some.index], true, false)
+					s.net.set(s.names[j], s.names[some.index], true, false)
 				}
 			}
 		}
@@ -484,14 +544,32 @@ func (s *storm) event() {
 			}
 			cancel()
 		}
+	case 10:
+		s.wipe(some)
 	}
 }
 
+// wipe takes a member's log away and starts it again, with a new store id, which is what a person does whose disk
+// broke. It comes while all others have a vote: more lost stores than the others can mend are lost for good.
+func (s *storm) wipe(x *seat) {
+	for _, o := range s.seats {
+		if o.process == nil || !o.process.votes() {
+			return
+		}
+	}
+	s.total.Wipes++
+	s.down(x)
+	x.wipes++
+	x.id = fmt.Sprintf("%s/%d", s.names[x.index], x.wipes)
+	x.dir, x.disk = s.t.TempDir(), newMemoryDisk()
+	s.up(x)
+}
+
 func (s *storm) heal(reset bool) {
-	for i := range s.ids {
-		for j := range s.ids {
+	for i := range s.names {
+		for j := range s.names {
 			if i != j {
-				s.net.set(s.ids[i], s.ids[j], false, reset)
+				s.net.set(s.names[i], s.names[j], false, reset)
 			}
 		}
 	}
@@ -510,11 +588,14 @@ func (s *storm) calm() {
 		s.mu.Lock()
 		done := len(s.results) > before+1 // one may have been nearly there
 		s.mu.Unlock()
+		for _, x := range s.seats {
+			done = done && x.process.votes()
+		}
 		if done {
 			break
 		}
 		if time.Now().After(end) {
-			s.violated("no round ends within an hour after all is mended: %s", s.describe())
+			s.violated("no round ends, or not everybody votes, within an hour after all is mended: %s", s.describe())
 			return
 		}
 	}

@@ -2,6 +2,9 @@ package replica
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -11,6 +14,11 @@ import (
 
 // stream carries raft's bytes: it accepts from the mesh, dials by id, and can end everything at once, since raft's
 // transport waits for a silent peer until its timeout.
+//
+// A caller first says which store it means: the length of its id in one byte, then the id. Another store of the same
+// member hangs up. Otherwise a store that lost its log would vote and acknowledge in the name of the one before it, whose
+// promises it does not know: raft's requests do not say whom they are for, and a store without configuration grants
+// every vote it is asked for.
 type stream struct {
 	net.Listener
 	self string
@@ -37,7 +45,26 @@ func (s *stream) Dial(id raft.ServerAddress, timeout time.Duration) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return s.track(conn)
+	if err := greet(ctx, conn, string(id)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return s.track(conn, true)
+}
+
+func greet(ctx context.Context, conn net.Conn, id string) error {
+	if len(id) > idMax {
+		return fmt.Errorf("store id has %d bytes, limit %d", len(id), idMax)
+	}
+	if at, ok := ctx.Deadline(); ok {
+		if err := conn.SetWriteDeadline(at); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Write(append([]byte{byte(len(id))}, id...)); err != nil {
+		return err
+	}
+	return conn.SetWriteDeadline(time.Time{})
 }
 
 // Accept is net.Listener's.
@@ -46,7 +73,7 @@ func (s *stream) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.track(conn)
+	return s.track(conn, false)
 }
 
 // Addr is net.Listener's: who we are, as others dial us.
@@ -66,8 +93,8 @@ func (s *stream) Close() error {
 	return err
 }
 
-func (s *stream) track(conn net.Conn) (net.Conn, error) {
-	c := &tracked{conn, s}
+func (s *stream) track(conn net.Conn, greeted bool) (net.Conn, error) {
+	c := &tracked{Conn: conn, stream: s, greeted: greeted}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
@@ -80,8 +107,30 @@ func (s *stream) track(conn net.Conn) (net.Conn, error) {
 
 type tracked struct {
 	net.Conn
-	stream *stream
+	stream  *stream
+	greeted bool // whom the caller means is known; owned by the one goroutine that reads
 }
+
+// Read is net.Conn's. It returns nothing to a store that is not meant.
+func (c *tracked) Read(b []byte) (int, error) {
+	if !c.greeted {
+		var head [1 + idMax]byte
+		if _, err := io.ReadFull(c.Conn, head[:1]); err != nil {
+			return 0, err
+		}
+		id := head[1 : 1+min(int(head[0]), idMax)]
+		if _, err := io.ReadFull(c.Conn, id); err != nil {
+			return 0, err
+		}
+		if string(id) != c.stream.self {
+			return 0, errors.Join(errOtherStore, c.Close())
+		}
+		c.greeted = true
+	}
+	return c.Conn.Read(b)
+}
+
+var errOtherStore = errors.New("the caller means another store of this member")
 
 // Close ends the connection.
 func (c *tracked) Close() error {
