@@ -42,7 +42,16 @@ type LogStatus struct {
 	Applied   uint64
 	Committed uint64
 	Guarded   uint64    // known to be applied by this run of the member or an earlier one, durably
+	Store     string    // the id of the store that holds the log
+	Waiting   bool      // that store has no vote (yet): the member follows, and signs nothing
+	Seats     []Seat    // the members' stores as the log has them; nil where it has none
 	Contact   time.Time // when a follower heard a leader last, zero for never; says nothing at the leader
+}
+
+// Seat is a member's store in the log's configuration.
+type Seat struct {
+	Store string
+	Voter bool
 }
 
 // Peers are the other members.

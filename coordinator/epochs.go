@@ -361,9 +361,9 @@ func (m *Member) witness() {
 	}
 }
 
-// caughtUp reports whether this member's state is at least where an earlier run of it was seen to be: before that, what
-// the log holds of its own words is not known yet.
+// caughtUp reports whether this member's state is at least where an earlier run of it was seen to be, and its store has a
+// vote: before that, what the log holds of its own words is not known yet.
 func (m *Member) caughtUp() bool {
 	s := m.log.Status()
-	return s.Applied >= s.Guarded
+	return !s.Waiting && s.Applied >= s.Guarded
 }

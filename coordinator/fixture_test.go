@@ -196,6 +196,7 @@ type memoryLog struct {
 	entries [][]byte
 	applied int
 	guarded uint64
+	waiting bool // for a vote
 	fails   error
 	word    *coordpb.Outcome // what a proposal is answered instead of being applied
 }
@@ -236,7 +237,7 @@ func (l *memoryLog) EnsureApplied(index uint64) error {
 func (l *memoryLog) Status() LogStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return LogStatus{Applied: uint64(l.applied), Committed: uint64(len(l.entries)), Guarded: l.guarded}
+	return LogStatus{Applied: uint64(l.applied), Committed: uint64(len(l.entries)), Store: l.m.cfg.Home.Card.StoreID, Waiting: l.waiting, Guarded: l.guarded}
 }
 
 // nobody is a consortium of one's peers.

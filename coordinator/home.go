@@ -64,11 +64,10 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 	if _, err := io.ReadFull(rand, seed); err != nil {
 		return nil, fmt.Errorf("drawing the TLS key: %w", err)
 	}
-	var store [16]byte
-	if _, err := io.ReadFull(rand, store[:]); err != nil {
-		return nil, fmt.Errorf("drawing the store id: %w", err)
+	store, err := newStoreID(rand)
+	if err != nil {
+		return nil, err
 	}
-	store[6], store[8] = store[6]&0x0f|0x40, store[8]&0x3f|0x80 // RFC 9562, version 4
 	for name, secret := range map[string][]byte{"identity.key": ik.Bytes(), "authority.key": ea.Bytes(), "tls.key": seed} {
 		path := filepath.Join(keys, name)
 		if err := fault.Step("member-key", path, func() error { return durable.WriteFile(path, secret, 0o600) }); err != nil {
@@ -78,7 +77,7 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 	tlsKey := ed25519.NewKeyFromSeed(seed)
 	card := charter.Card{
 		Name:      opts.Name,
-		StoreID:   fmt.Sprintf("%x-%x-%x-%x-%x", store[:4], store[4:6], store[6:8], store[8:10], store[10:]),
+		StoreID:   store,
 		Identity:  ik.Public(),
 		Authority: ea.Public(),
 		TLSKey:    identity.Public(tlsKey.Public().(ed25519.PublicKey)),
@@ -87,6 +86,9 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 	}
 	signed, err := charter.SignCard(card, ik)
 	if err != nil {
+		return nil, err
+	}
+	if err := writeStore(dir, storeRecord{Store: store, Fresh: true}); err != nil {
 		return nil, err
 	}
 	// The card is written last: a folder with a card is complete.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
@@ -17,10 +20,10 @@ import (
 // raftLog is the replicated log as a member uses it: commands go to the leader, wherever it is, and are proposed again
 // while their fate is unknown. Every command is idempotent, so a repetition changes nothing.
 type raftLog struct {
-	m       *Member
-	raft    *replica.Replica
-	peers   *meshPeers
-	indexOf map[string]int // raft server id to member
+	m     *Member
+	raft  *replica.Replica
+	peers *meshPeers
+	self  string // this store's id in raft
 }
 
 // Propose implements Log.
@@ -113,17 +116,37 @@ func (l *raftLog) leader() int {
 	if !ok {
 		return -1
 	}
-	if i, known := l.indexOf[id]; known {
-		return i
-	}
-	return -1
+	return l.index(id)
+}
+
+// index is the member whose store an id names, -1 for nobody's.
+func (l *raftLog) index(id string) int {
+	return slices.IndexFunc(l.m.ch.Members, func(c charter.Card) bool { return c.Name == replica.Seat(id) })
 }
 
 // Status implements Log.
 func (l *raftLog) Status() LogStatus {
 	s := l.raft.Stats()
-	return LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded, Contact: s.Contact}
+	out := LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded, Contact: s.Contact,
+		Store: store(l.self), Waiting: true}
+	servers, err := l.raft.Servers()
+	if err != nil || len(servers) == 0 {
+		return out
+	}
+	out.Seats = make([]Seat, l.m.ch.N)
+	for _, server := range servers {
+		if i := l.index(server.ID); i >= 0 && !out.Seats[i].Voter {
+			out.Seats[i] = Seat{store(server.ID), server.Voter}
+		}
+		if server.ID == l.self && server.Voter {
+			out.Waiting = false
+		}
+	}
+	return out
 }
+
+// store is the store's part of an id.
+func store(id string) string { return strings.TrimPrefix(id[len(replica.Seat(id)):], "/") }
 
 var _ Log = (*raftLog)(nil)
 var _ LocalProposer = (*raftLog)(nil)

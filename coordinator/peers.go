@@ -23,8 +23,9 @@ import (
 // meshPeers are the other members over real connections. A member is alive if it answered a short while ago.
 type meshPeers struct {
 	me    int
-	conns []*grpc.ClientConn // nil for me
-	seen  []atomic.Int64     // unix ms of the last answer
+	conns []*grpc.ClientConn                     // nil for me
+	seen  []atomic.Int64                         // unix ms of the last answer
+	said  []atomic.Pointer[coordpb.MemberStatus] // that answer
 	now   func() time.Time
 }
 
@@ -39,7 +40,7 @@ const (
 
 // dialPeers prepares connections to every other member; they are made when they are used.
 func dialPeers(ch *charter.Charter, me int, cert tls.Certificate, now func() time.Time) (*meshPeers, error) {
-	p := &meshPeers{me: me, conns: make([]*grpc.ClientConn, ch.N), seen: make([]atomic.Int64, ch.N), now: now}
+	p := &meshPeers{me: me, conns: make([]*grpc.ClientConn, ch.N), seen: make([]atomic.Int64, ch.N), said: make([]atomic.Pointer[coordpb.MemberStatus], ch.N), now: now}
 	for i, c := range ch.Members {
 		if i == me {
 			continue
@@ -79,6 +80,9 @@ func (p *meshPeers) Alive() statement.Mask {
 	return m
 }
 
+// line is what a peer last said of itself, nil for nothing yet.
+func (p *meshPeers) line(member int) *coordpb.MemberStatus { return p.said[member].Load() }
+
 // watch asks every peer for its status until the context ends.
 func (p *meshPeers) watch(ctx context.Context) {
 	for i := range p.conns {
@@ -89,7 +93,8 @@ func (p *meshPeers) watch(ctx context.Context) {
 			client := coordpb.NewMeshClient(p.conns[i])
 			for ctx.Err() == nil {
 				call, cancel := context.WithTimeout(ctx, pingTimeout)
-				if _, err := client.Status(call, &coordpb.ListMembersRequest{}); err == nil {
+				if line, err := client.Status(call, &coordpb.ListMembersRequest{}); err == nil {
+					p.said[i].Store(line)
 					p.seen[i].Store(p.now().UnixMilli())
 				}
 				cancel()

@@ -145,6 +145,7 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 	go func() { errs <- deviceServer.Serve(limitConnections(devicePort, deviceConns)) }()
 	var working sync.WaitGroup
 	working.Go(func() { m.Run(work) })
+	working.Go(func() { log.keepSeats(work) })
 	report.say(m, StateRunning)
 	working.Go(func() { report.keep(work, m) })
 	o.Logger.Info("member is up", "name", home.Card.Name, "device_port", devicePort.Addr().String(), "mesh_port", listener.Addr().String(), "n", ch.N, "f", ch.F)
@@ -196,9 +197,6 @@ func orElse(a, b string) string {
 	return b
 }
 
-// serverID names a member to raft: never an address, and another one when its disk is new.
-func serverID(c charter.Card) string { return c.Name + "/" + c.StoreID }
-
 func peerKeys(ch *charter.Charter, me int) []mesh.PeerKey {
 	var out []mesh.PeerKey
 	for i, c := range ch.Members {
@@ -210,24 +208,39 @@ func peerKeys(ch *charter.Charter, me int) []mesh.PeerKey {
 }
 
 // openLog opens the log's disk and starts raft among the charter's members. Its close function ends both.
-func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, peers *meshPeers, cert tls.Certificate, accept net.Listener) (*raftLog, func() error, error) {
-	log := &raftLog{m: m, peers: peers, indexOf: map[string]int{}}
-	var ids []string
-	for i, c := range ch.Members {
-		id := serverID(c)
-		ids = append(ids, id)
-		log.indexOf[id] = i
+func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, peers *meshPeers, cert tls.Certificate, accept net.Listener) (_ *raftLog, _ func() error, err error) {
+	log := &raftLog{m: m, peers: peers}
+	var first []string
+	for _, c := range ch.Members {
+		first = append(first, c.Name+"/"+c.StoreID)
 	}
-	dir := filepath.Join(home.Dir, "raft")
+	dir := filepath.Join(home.Dir, raftDir)
 	store, err := raftlog.Open(filepath.Join(dir, "log"), home.Storage, raftlog.Options{Logger: o.Logger})
 	if err != nil {
 		return nil, nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	holds, err := replica.Holds(store, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, found, err := openStore(home, holds, ch.N, rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if found == nil && !holds {
+		o.Logger.Warn("this member's log is empty: it waits under a new store id until the leader takes it in", "store", id)
+	}
+	log.self = home.Card.Name + "/" + id
 	log.raft, err = replica.New(m, replica.Options{
-		Self: ids[me], Members: ids, Dir: dir, Log: store, Listener: accept, Profile: o.Timing, Logger: o.Logger,
+		Self: log.self, Members: first, Found: found, Dir: dir, Log: store, Listener: accept, Profile: o.Timing, Logger: o.Logger,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) {
-			i, ok := log.indexOf[id]
-			if !ok {
+			i := log.index(id)
+			if i < 0 {
 				return nil, fmt.Errorf("no member of the charter is %q", id)
 			}
 			c := ch.Members[i]
@@ -235,7 +248,7 @@ func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, p
 		},
 	})
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, err
 	}
 	return log, func() error { return errors.Join(log.raft.Close(), store.Close()) }, nil
 }

@@ -192,7 +192,7 @@ func (s *DeviceServer) ListRounds(_ context.Context, r *coordpb.ListRoundsReques
 func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRequest) (*coordpb.ListMembersResponse, error) {
 	m := s.m
 	out := &coordpb.ListMembersResponse{}
-	alive := m.peers.Alive()
+	alive, seats := m.peers.Alive(), m.log.Status().Seats
 	out.Members = make([]*coordpb.MemberStatus, m.ch.N)
 	ctx, cancel := context.WithTimeout(ctx, statusWait)
 	defer cancel()
@@ -202,7 +202,10 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 			out.Members[i] = m.status()
 			continue
 		}
-		line := &coordpb.MemberStatus{Index: uint32(i), Name: m.ch.Members[i].Name, DeviceUrl: m.ch.Members[i].DeviceURL}
+		line := &coordpb.MemberStatus{Index: uint32(i), Name: m.ch.Members[i].Name, DeviceUrl: m.ch.Members[i].DeviceURL, Role: roleWaiting}
+		if i < len(seats) {
+			line.StoreId, line.Role = seats[i].Store, seats[i].role()
+		}
 		out.Members[i] = line
 		if !alive.Has(i) {
 			continue
@@ -216,6 +219,7 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 				line.Leader, line.Term, line.Applied, line.Committed = got.GetLeader(), got.GetTerm(), got.GetApplied(), got.GetCommitted()
 				line.Epoch, line.Erased, line.OpenRounds, line.Reachable = got.GetEpoch(), got.GetErased(), got.GetOpenRounds(), true
 				line.Standing = got.GetStanding()
+				line.StoreId, line.Role, line.Lacking, line.UnderReplicated = got.GetStoreId(), got.GetRole(), got.GetLacking(), got.GetUnderReplicated()
 			}
 		})
 	}
@@ -223,11 +227,35 @@ func (s *DeviceServer) ListMembers(ctx context.Context, _ *coordpb.ListMembersRe
 	return out, nil
 }
 
+// Roles of a member's store in the log, as tools see them.
+const (
+	roleVoter      = "voter"
+	roleCatchingUp = "catching up" // taken in; it gets its vote when it holds the log
+	roleWaiting    = "waiting"     // for the leader to take it in
+)
+
+func (s Seat) role() string {
+	switch {
+	case s.Voter:
+		return roleVoter
+	case s.Store != "":
+		return roleCatchingUp
+	}
+	return roleWaiting
+}
+
 // status is this member's own line.
 func (m *Member) status() *coordpb.MemberStatus {
 	l := m.log.Status()
 	out := &coordpb.MemberStatus{Index: uint32(m.me), Name: m.ch.Members[m.me].Name, Self: true, Leader: m.log.Leading(), Term: l.Term,
 		Applied: l.Applied, Committed: l.Committed, DeviceUrl: m.ch.Members[m.me].DeviceURL, Reachable: true, Standing: m.standing()}
+	out.StoreId, out.Role = l.Store, roleVoter
+	if l.Waiting {
+		out.Role = roleWaiting
+		if m.me < len(l.Seats) && l.Seats[m.me].Store == l.Store {
+			out.Role = l.Seats[m.me].role()
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, k, ok := m.machine.KeyPackage(m.me); ok {

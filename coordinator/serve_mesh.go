@@ -128,7 +128,9 @@ func (s *MeshServer) FetchAdapter(r *coordpb.GetAdapterRequest, stream grpc.Serv
 
 // Status is this member's own line.
 func (s *MeshServer) Status(context.Context, *coordpb.ListMembersRequest) (*coordpb.MemberStatus, error) {
-	return s.m.status(), nil
+	out := s.m.status()
+	out.Rejoin = s.m.rejoin()
+	return out, nil
 }
 
 var _ coordpb.MeshServer = (*MeshServer)(nil)

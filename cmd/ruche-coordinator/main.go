@@ -12,6 +12,6 @@ func main() { os.Exit(cli.Main(newApp())) }
 
 func newApp() *urfave.App {
 	app := cli.New("ruche-coordinator", "one organisation's member of a consortium", "")
-	app.Commands = []*urfave.Command{initCommand(), runCommand(), tokenCommand(), statusCommand(), doctorCommand()}
+	app.Commands = []*urfave.Command{initCommand(), runCommand(), tokenCommand(), statusCommand(), doctorCommand(), rejoinCommand()}
 	return app
 }

@@ -20,7 +20,10 @@ func membersCommand() *urfave.Command {
 type memberLine struct {
 	Index      int    `json:"index"`
 	Name       string `json:"name"`
-	Role       string `json:"role"` // every member is a voter so far
+	Role       string `json:"role"` // of its store in the log: voter, catching up, waiting
+	StoreID    string `json:"store_id"`
+	Lacking    uint32 `json:"lacking"`          // accepted contributions of live rounds that it does not hold
+	Under      uint32 `json:"under_replicated"` // of all that it knows, with fewer than n-f known holders
 	Leader     bool   `json:"leader"`
 	Term       uint64 `json:"term"`
 	Committed  uint64 `json:"committed"`
@@ -138,6 +141,10 @@ func seenBy(ch *charter.Charter, r *coordpb.ListMembersResponse) []memberLine {
 // fill copies what the charter does not say.
 func (l *memberLine) fill(s *coordpb.MemberStatus) {
 	l.Leader, l.Term, l.Committed, l.Applied = s.GetLeader(), s.GetTerm(), s.GetCommitted(), s.GetApplied()
+	l.StoreID, l.Lacking, l.Under = s.GetStoreId(), s.GetLacking(), s.GetUnderReplicated()
+	if s.GetRole() != "" {
+		l.Role = cli.Printable(s.GetRole())
+	}
 	l.Epoch, l.OpenRounds, l.Reachable = s.GetEpoch(), s.GetOpenRounds(), s.GetReachable()
 }
 

@@ -28,7 +28,7 @@ func (c *Card) Check() error {
 	if err := checkName("name", c.Name); err != nil {
 		return err
 	}
-	if !isUUID(c.StoreID) {
+	if !IsUUID(c.StoreID) {
 		return fmt.Errorf("store_id %.40q is not a lower-case UUID", c.StoreID)
 	}
 	if err := c.Identity.Check(); err != nil {
@@ -70,7 +70,8 @@ func checkAddr(addr string) error {
 	return nil
 }
 
-func isUUID(s string) bool {
+// IsUUID reports whether s is a UUID as store ids are written: in lower case.
+func IsUUID(s string) bool {
 	if len(s) != 36 {
 		return false
 	}

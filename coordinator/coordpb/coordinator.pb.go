@@ -1795,22 +1795,27 @@ func (x *ListMembersResponse) GetMembers() []*MemberStatus {
 }
 
 type MemberStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Leader        bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	Self          bool                   `protobuf:"varint,4,opt,name=self,proto3" json:"self,omitempty"`
-	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Applied       uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"`
-	Committed     uint64                 `protobuf:"varint,7,opt,name=committed,proto3" json:"committed,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	DeviceUrl     string                 `protobuf:"bytes,9,opt,name=device_url,json=deviceUrl,proto3" json:"device_url,omitempty"`
-	Reachable     bool                   `protobuf:"varint,10,opt,name=reachable,proto3" json:"reachable,omitempty"`
-	OpenRounds    uint32                 `protobuf:"varint,11,opt,name=open_rounds,json=openRounds,proto3" json:"open_rounds,omitempty"`
-	Erased        uint64                 `protobuf:"varint,12,opt,name=erased,proto3" json:"erased,omitempty"` // highest epoch whose erasure this member signed, 0 for none
-	Standing      *Standing              `protobuf:"bytes,13,opt,name=standing,proto3" json:"standing,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Index           uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Name            string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Leader          bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Self            bool                   `protobuf:"varint,4,opt,name=self,proto3" json:"self,omitempty"`
+	Term            uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Applied         uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"`
+	Committed       uint64                 `protobuf:"varint,7,opt,name=committed,proto3" json:"committed,omitempty"`
+	Epoch           uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	DeviceUrl       string                 `protobuf:"bytes,9,opt,name=device_url,json=deviceUrl,proto3" json:"device_url,omitempty"`
+	Reachable       bool                   `protobuf:"varint,10,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	OpenRounds      uint32                 `protobuf:"varint,11,opt,name=open_rounds,json=openRounds,proto3" json:"open_rounds,omitempty"`
+	Erased          uint64                 `protobuf:"varint,12,opt,name=erased,proto3" json:"erased,omitempty"` // highest epoch whose erasure this member signed, 0 for none
+	Standing        *Standing              `protobuf:"bytes,13,opt,name=standing,proto3" json:"standing,omitempty"`
+	StoreId         string                 `protobuf:"bytes,14,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`                          // of the disk that holds this member's log now
+	Role            string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`                                               // voter; "catching up": taken in and without a vote yet; waiting: to be taken in
+	Lacking         uint32                 `protobuf:"varint,16,opt,name=lacking,proto3" json:"lacking,omitempty"`                                        // accepted contributions of live rounds that this member does not hold
+	UnderReplicated uint32                 `protobuf:"varint,17,opt,name=under_replicated,json=underReplicated,proto3" json:"under_replicated,omitempty"` // of those that it knows of, how many have fewer than n-f known holders
+	Rejoin          *Signed                `protobuf:"bytes,18,opt,name=rejoin,proto3" json:"rejoin,omitempty"`                                           // among members only, from one that waits: a signed Rejoin
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *MemberStatus) Reset() {
@@ -1930,6 +1935,41 @@ func (x *MemberStatus) GetErased() uint64 {
 func (x *MemberStatus) GetStanding() *Standing {
 	if x != nil {
 		return x.Standing
+	}
+	return nil
+}
+
+func (x *MemberStatus) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *MemberStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *MemberStatus) GetLacking() uint32 {
+	if x != nil {
+		return x.Lacking
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetUnderReplicated() uint32 {
+	if x != nil {
+		return x.UnderReplicated
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetRejoin() *Signed {
+	if x != nil {
+		return x.Rejoin
 	}
 	return nil
 }
@@ -2709,7 +2749,7 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\bended_ms\x18\v \x01(\x03R\aendedMs\"\x14\n" +
 	"\x12ListMembersRequest\"S\n" +
 	"\x13ListMembersResponse\x12<\n" +
-	"\amembers\x18\x01 \x03(\v2\".ruche.coordinator.v1.MemberStatusR\amembers\"\xf8\x02\n" +
+	"\amembers\x18\x01 \x03(\v2\".ruche.coordinator.v1.MemberStatusR\amembers\"\xa2\x04\n" +
 	"\fMemberStatus\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2726,7 +2766,12 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\vopen_rounds\x18\v \x01(\rR\n" +
 	"openRounds\x12\x16\n" +
 	"\x06erased\x18\f \x01(\x04R\x06erased\x12:\n" +
-	"\bstanding\x18\r \x01(\v2\x1e.ruche.coordinator.v1.StandingR\bstanding\"*\n" +
+	"\bstanding\x18\r \x01(\v2\x1e.ruche.coordinator.v1.StandingR\bstanding\x12\x19\n" +
+	"\bstore_id\x18\x0e \x01(\tR\astoreId\x12\x12\n" +
+	"\x04role\x18\x0f \x01(\tR\x04role\x12\x18\n" +
+	"\alacking\x18\x10 \x01(\rR\alacking\x12)\n" +
+	"\x10under_replicated\x18\x11 \x01(\rR\x0funderReplicated\x124\n" +
+	"\x06rejoin\x18\x12 \x01(\v2\x1c.ruche.coordinator.v1.SignedR\x06rejoin\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"L\n" +
 	"\x0fProposeResponse\x129\n" +
@@ -2869,56 +2914,57 @@ var file_coordinator_coordpb_coordinator_proto_depIdxs = []int32{
 	5,  // 25: ruche.coordinator.v1.ListRoundsResponse.standing:type_name -> ruche.coordinator.v1.Standing
 	27, // 26: ruche.coordinator.v1.ListMembersResponse.members:type_name -> ruche.coordinator.v1.MemberStatus
 	5,  // 27: ruche.coordinator.v1.MemberStatus.standing:type_name -> ruche.coordinator.v1.Standing
-	30, // 28: ruche.coordinator.v1.ProposeResponse.outcomes:type_name -> ruche.coordinator.v1.Outcome
-	0,  // 29: ruche.coordinator.v1.Command.key_package:type_name -> ruche.coordinator.v1.Signed
-	0,  // 30: ruche.coordinator.v1.Command.device_cert:type_name -> ruche.coordinator.v1.Signed
-	34, // 31: ruche.coordinator.v1.Command.round_signature:type_name -> ruche.coordinator.v1.RoundStatement
-	35, // 32: ruche.coordinator.v1.Command.accepts:type_name -> ruche.coordinator.v1.AcceptBatch
-	34, // 33: ruche.coordinator.v1.Command.ack:type_name -> ruche.coordinator.v1.RoundStatement
-	34, // 34: ruche.coordinator.v1.Command.vote:type_name -> ruche.coordinator.v1.RoundStatement
-	34, // 35: ruche.coordinator.v1.Command.expired:type_name -> ruche.coordinator.v1.RoundStatement
-	34, // 36: ruche.coordinator.v1.Command.reveal:type_name -> ruche.coordinator.v1.RoundStatement
-	34, // 37: ruche.coordinator.v1.Command.result:type_name -> ruche.coordinator.v1.RoundStatement
-	34, // 38: ruche.coordinator.v1.Command.abort:type_name -> ruche.coordinator.v1.RoundStatement
-	0,  // 39: ruche.coordinator.v1.Command.erasure:type_name -> ruche.coordinator.v1.Signed
-	0,  // 40: ruche.coordinator.v1.RoundStatement.statement:type_name -> ruche.coordinator.v1.Signed
-	8,  // 41: ruche.coordinator.v1.Device.Enroll:input_type -> ruche.coordinator.v1.EnrollRequest
-	10, // 42: ruche.coordinator.v1.Device.CheckIn:input_type -> ruche.coordinator.v1.CheckInRequest
-	13, // 43: ruche.coordinator.v1.Device.QueryUpload:input_type -> ruche.coordinator.v1.QueryUploadRequest
-	16, // 44: ruche.coordinator.v1.Device.Upload:input_type -> ruche.coordinator.v1.UploadRequest
-	19, // 45: ruche.coordinator.v1.Device.GetReceipts:input_type -> ruche.coordinator.v1.GetReceiptsRequest
-	20, // 46: ruche.coordinator.v1.Device.GetAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
-	21, // 47: ruche.coordinator.v1.Device.GetRound:input_type -> ruche.coordinator.v1.GetRoundRequest
-	22, // 48: ruche.coordinator.v1.Device.ListRounds:input_type -> ruche.coordinator.v1.ListRoundsRequest
-	25, // 49: ruche.coordinator.v1.Device.ListMembers:input_type -> ruche.coordinator.v1.ListMembersRequest
-	28, // 50: ruche.coordinator.v1.Mesh.Propose:input_type -> ruche.coordinator.v1.ProposeRequest
-	16, // 51: ruche.coordinator.v1.Mesh.Store:input_type -> ruche.coordinator.v1.UploadRequest
-	19, // 52: ruche.coordinator.v1.Mesh.Receipt:input_type -> ruche.coordinator.v1.GetReceiptsRequest
-	19, // 53: ruche.coordinator.v1.Mesh.FetchContribution:input_type -> ruche.coordinator.v1.GetReceiptsRequest
-	32, // 54: ruche.coordinator.v1.Mesh.FetchSum:input_type -> ruche.coordinator.v1.FetchSumRequest
-	20, // 55: ruche.coordinator.v1.Mesh.FetchAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
-	25, // 56: ruche.coordinator.v1.Mesh.Status:input_type -> ruche.coordinator.v1.ListMembersRequest
-	9,  // 57: ruche.coordinator.v1.Device.Enroll:output_type -> ruche.coordinator.v1.EnrollResponse
-	11, // 58: ruche.coordinator.v1.Device.CheckIn:output_type -> ruche.coordinator.v1.CheckInResponse
-	14, // 59: ruche.coordinator.v1.Device.QueryUpload:output_type -> ruche.coordinator.v1.QueryUploadResponse
-	18, // 60: ruche.coordinator.v1.Device.Upload:output_type -> ruche.coordinator.v1.UploadResponse
-	18, // 61: ruche.coordinator.v1.Device.GetReceipts:output_type -> ruche.coordinator.v1.UploadResponse
-	17, // 62: ruche.coordinator.v1.Device.GetAdapter:output_type -> ruche.coordinator.v1.Chunk
-	3,  // 63: ruche.coordinator.v1.Device.GetRound:output_type -> ruche.coordinator.v1.RoundRecord
-	23, // 64: ruche.coordinator.v1.Device.ListRounds:output_type -> ruche.coordinator.v1.ListRoundsResponse
-	26, // 65: ruche.coordinator.v1.Device.ListMembers:output_type -> ruche.coordinator.v1.ListMembersResponse
-	29, // 66: ruche.coordinator.v1.Mesh.Propose:output_type -> ruche.coordinator.v1.ProposeResponse
-	31, // 67: ruche.coordinator.v1.Mesh.Store:output_type -> ruche.coordinator.v1.StoreResponse
-	6,  // 68: ruche.coordinator.v1.Mesh.Receipt:output_type -> ruche.coordinator.v1.MemberStatement
-	16, // 69: ruche.coordinator.v1.Mesh.FetchContribution:output_type -> ruche.coordinator.v1.UploadRequest
-	17, // 70: ruche.coordinator.v1.Mesh.FetchSum:output_type -> ruche.coordinator.v1.Chunk
-	17, // 71: ruche.coordinator.v1.Mesh.FetchAdapter:output_type -> ruche.coordinator.v1.Chunk
-	27, // 72: ruche.coordinator.v1.Mesh.Status:output_type -> ruche.coordinator.v1.MemberStatus
-	57, // [57:73] is the sub-list for method output_type
-	41, // [41:57] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	0,  // 28: ruche.coordinator.v1.MemberStatus.rejoin:type_name -> ruche.coordinator.v1.Signed
+	30, // 29: ruche.coordinator.v1.ProposeResponse.outcomes:type_name -> ruche.coordinator.v1.Outcome
+	0,  // 30: ruche.coordinator.v1.Command.key_package:type_name -> ruche.coordinator.v1.Signed
+	0,  // 31: ruche.coordinator.v1.Command.device_cert:type_name -> ruche.coordinator.v1.Signed
+	34, // 32: ruche.coordinator.v1.Command.round_signature:type_name -> ruche.coordinator.v1.RoundStatement
+	35, // 33: ruche.coordinator.v1.Command.accepts:type_name -> ruche.coordinator.v1.AcceptBatch
+	34, // 34: ruche.coordinator.v1.Command.ack:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 35: ruche.coordinator.v1.Command.vote:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 36: ruche.coordinator.v1.Command.expired:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 37: ruche.coordinator.v1.Command.reveal:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 38: ruche.coordinator.v1.Command.result:type_name -> ruche.coordinator.v1.RoundStatement
+	34, // 39: ruche.coordinator.v1.Command.abort:type_name -> ruche.coordinator.v1.RoundStatement
+	0,  // 40: ruche.coordinator.v1.Command.erasure:type_name -> ruche.coordinator.v1.Signed
+	0,  // 41: ruche.coordinator.v1.RoundStatement.statement:type_name -> ruche.coordinator.v1.Signed
+	8,  // 42: ruche.coordinator.v1.Device.Enroll:input_type -> ruche.coordinator.v1.EnrollRequest
+	10, // 43: ruche.coordinator.v1.Device.CheckIn:input_type -> ruche.coordinator.v1.CheckInRequest
+	13, // 44: ruche.coordinator.v1.Device.QueryUpload:input_type -> ruche.coordinator.v1.QueryUploadRequest
+	16, // 45: ruche.coordinator.v1.Device.Upload:input_type -> ruche.coordinator.v1.UploadRequest
+	19, // 46: ruche.coordinator.v1.Device.GetReceipts:input_type -> ruche.coordinator.v1.GetReceiptsRequest
+	20, // 47: ruche.coordinator.v1.Device.GetAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
+	21, // 48: ruche.coordinator.v1.Device.GetRound:input_type -> ruche.coordinator.v1.GetRoundRequest
+	22, // 49: ruche.coordinator.v1.Device.ListRounds:input_type -> ruche.coordinator.v1.ListRoundsRequest
+	25, // 50: ruche.coordinator.v1.Device.ListMembers:input_type -> ruche.coordinator.v1.ListMembersRequest
+	28, // 51: ruche.coordinator.v1.Mesh.Propose:input_type -> ruche.coordinator.v1.ProposeRequest
+	16, // 52: ruche.coordinator.v1.Mesh.Store:input_type -> ruche.coordinator.v1.UploadRequest
+	19, // 53: ruche.coordinator.v1.Mesh.Receipt:input_type -> ruche.coordinator.v1.GetReceiptsRequest
+	19, // 54: ruche.coordinator.v1.Mesh.FetchContribution:input_type -> ruche.coordinator.v1.GetReceiptsRequest
+	32, // 55: ruche.coordinator.v1.Mesh.FetchSum:input_type -> ruche.coordinator.v1.FetchSumRequest
+	20, // 56: ruche.coordinator.v1.Mesh.FetchAdapter:input_type -> ruche.coordinator.v1.GetAdapterRequest
+	25, // 57: ruche.coordinator.v1.Mesh.Status:input_type -> ruche.coordinator.v1.ListMembersRequest
+	9,  // 58: ruche.coordinator.v1.Device.Enroll:output_type -> ruche.coordinator.v1.EnrollResponse
+	11, // 59: ruche.coordinator.v1.Device.CheckIn:output_type -> ruche.coordinator.v1.CheckInResponse
+	14, // 60: ruche.coordinator.v1.Device.QueryUpload:output_type -> ruche.coordinator.v1.QueryUploadResponse
+	18, // 61: ruche.coordinator.v1.Device.Upload:output_type -> ruche.coordinator.v1.UploadResponse
+	18, // 62: ruche.coordinator.v1.Device.GetReceipts:output_type -> ruche.coordinator.v1.UploadResponse
+	17, // 63: ruche.coordinator.v1.Device.GetAdapter:output_type -> ruche.coordinator.v1.Chunk
+	3,  // 64: ruche.coordinator.v1.Device.GetRound:output_type -> ruche.coordinator.v1.RoundRecord
+	23, // 65: ruche.coordinator.v1.Device.ListRounds:output_type -> ruche.coordinator.v1.ListRoundsResponse
+	26, // 66: ruche.coordinator.v1.Device.ListMembers:output_type -> ruche.coordinator.v1.ListMembersResponse
+	29, // 67: ruche.coordinator.v1.Mesh.Propose:output_type -> ruche.coordinator.v1.ProposeResponse
+	31, // 68: ruche.coordinator.v1.Mesh.Store:output_type -> ruche.coordinator.v1.StoreResponse
+	6,  // 69: ruche.coordinator.v1.Mesh.Receipt:output_type -> ruche.coordinator.v1.MemberStatement
+	16, // 70: ruche.coordinator.v1.Mesh.FetchContribution:output_type -> ruche.coordinator.v1.UploadRequest
+	17, // 71: ruche.coordinator.v1.Mesh.FetchSum:output_type -> ruche.coordinator.v1.Chunk
+	17, // 72: ruche.coordinator.v1.Mesh.FetchAdapter:output_type -> ruche.coordinator.v1.Chunk
+	27, // 73: ruche.coordinator.v1.Mesh.Status:output_type -> ruche.coordinator.v1.MemberStatus
+	58, // [58:74] is the sub-list for method output_type
+	42, // [42:58] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_coordinator_coordpb_coordinator_proto_init() }

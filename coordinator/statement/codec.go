@@ -26,6 +26,7 @@ const (
 	typeAbort
 	typeErasure
 	typeSigned
+	typeRejoin
 )
 
 // encoder appends fields. It cannot fail: bounds are the decoder's, and an encoding out of bounds parses nowhere.

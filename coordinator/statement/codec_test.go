@@ -58,7 +58,9 @@ func statements(t testing.TB) map[string]struct {
 		"result":  {&Result{Round: h("round"), Set: h("set"), X: h("x"), Model: h("model")}, func(b []byte) (body, error) { return ParseResult(b) }},
 		"abort":   {&Abort{Round: h("round"), Reason: "wrong base model"}, func(b []byte) (body, error) { return ParseAbort(b) }},
 		"erasure": {&Erasure{Charter: h("charter"), Member: 1, Epoch: 3, AtMs: 4444}, func(b []byte) (body, error) { return ParseErasure(b) }},
-		"signed":  {Signed{Body: []byte("body"), Signature: []byte("signature")}, func(b []byte) (body, error) { return ParseSigned(b) }},
+		"rejoin": {&Rejoin{Charter: h("charter"), Member: 1, Store: "123e4567-e89b-42d3-a456-426614174000", AtMs: 5555},
+			func(b []byte) (body, error) { return ParseRejoin(b) }},
+		"signed": {Signed{Body: []byte("body"), Signature: []byte("signature")}, func(b []byte) (body, error) { return ParseSigned(b) }},
 	}
 }
 
@@ -155,6 +157,9 @@ func TestRefused(t *testing.T) {
 		{"abort", func(b body) { b.(*Abort).Reason = "a\nb" }, "control"},
 		{"abort", func(b body) { b.(*Abort).Reason = strings.Repeat("a", 201) }, "limit 200"},
 		{"erasure", func(b body) { b.(*Erasure).Epoch = 0 }, "epoch 0"},
+		{"rejoin", func(b body) { b.(*Rejoin).Store = "a/b" }, "UUID"},
+		{"rejoin", func(b body) { b.(*Rejoin).Store = strings.Repeat("a", 37) }, "limit 36"},
+		{"rejoin", func(b body) { b.(*Rejoin).AtMs = -1 }, "time"},
 	} {
 		s := statements(t)[c.name]
 		c.alter(s.value)
@@ -208,4 +213,5 @@ func FuzzReveal(f *testing.F)      { fuzz(f, "reveal") }
 func FuzzResult(f *testing.F)      { fuzz(f, "result") }
 func FuzzAbort(f *testing.F)       { fuzz(f, "abort") }
 func FuzzErasure(f *testing.F)     { fuzz(f, "erasure") }
+func FuzzRejoin(f *testing.F)      { fuzz(f, "rejoin") }
 func FuzzSigned(f *testing.F)      { fuzz(f, "signed") }

@@ -71,6 +71,7 @@ const (
 	StmtResult       = "result"
 	StmtAbort        = "abort"
 	StmtErasure      = "erasure"
+	StmtRejoin       = "rejoin"
 )
 
 // Purposes of seed expansion, for package prg.
