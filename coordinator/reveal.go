@@ -44,7 +44,7 @@ func (m *Member) signReveal(ctx context.Context, v round.View) (*coordpb.Command
 	if e.Expired(v.ID) {
 		return nil, alarmf("not revealing round %s: it expired here", v.ID)
 	}
-	sumY, sums, err := m.fold(ctx, e, v, set)
+	sumY, sums, err := m.fold(ctx, e, v, intake.Terms{Round: v.Config.Committee(m.ch)}, set)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +92,7 @@ func contributors(set []round.Candidate) []statement.Contributor {
 
 // fold sums y and this member's masks over the set. Every y is hashed on the way: bit rot is found here, the copy
 // dropped and pulled again.
-func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, set []round.Candidate) ([]uint32, committee.TSums, error) {
-	terms := intake.Terms{Round: v.Config.Committee(m.ch)}
+func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, terms intake.Terms, set []round.Candidate) ([]uint32, committee.TSums, error) {
 	sumY := make([]uint32, v.Config.Len)
 	sums := committee.TSums{}
 	for _, t := range committee.SubsetsOf(m.ch.N, m.ch.F, m.me) {
