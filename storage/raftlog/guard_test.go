@@ -224,6 +224,20 @@ func TestFlippedBitInEitherSlotIsMended(t *testing.T) {
 	var guardErr *GuardError
 	both := bytes.Clone(whole)
 	both[20], both[slotStride+20] = both[20]^1, both[slotStride+20]^1
+	for off := range slotSize { // the same place in both slots: nothing is left to believe
+		bad := bytes.Clone(whole)
+		bad[off], bad[slotStride+off] = bad[off]^1<<(off%8), bad[slotStride+off]^1<<(off%8)
+		os.WriteFile(path, bad, 0o600)
+		if _, err := openGuard(path, false); err == nil {
+			t.Fatalf("flips at %d of both slots are believed", off)
+		}
+	}
+	for size := range guardSize {
+		os.WriteFile(path, whole[:size], 0o600)
+		if _, err := openGuard(path, false); !errors.As(err, &guardErr) {
+			t.Fatalf("cut at %d: %v", size, err)
+		}
+	}
 	for name, bad := range map[string][]byte{"both": both, "short": whole[:guardSize-1], "long": append(bytes.Clone(whole), 0), "empty": nil} {
 		os.WriteFile(path, bad, 0o600)
 		if _, err := openGuard(path, false); !errors.As(err, &guardErr) || !strings.Contains(err.Error(), "rejoin") {

@@ -139,6 +139,9 @@ func openBadger(bo badger.Options) (db *badger.DB, err error) {
 			db, err = nil, fmt.Errorf("badger cannot open it: %v", r)
 		}
 	}()
+	if err := checkTables(bo); err != nil {
+		return nil, err
+	}
 	return badger.Open(bo)
 }
 
