@@ -51,11 +51,11 @@ func listAdaptersCommand() *urfave.Command {
 				return err
 			}
 			defer k.close()
-			rounds, _, err := listRounds(c.Context, k, c.String("task"))
+			list, _, err := listRounds(c.Context, k, c.String("task"))
 			if err != nil {
 				return err
 			}
-			lines := adapterLines(k.ch, rounds)
+			lines := adapterLines(k.ch, list.GetRounds())
 			return cli.Rows(cli.Out(c), lines, func() *cli.Table { return adaptersTable(lines, time.Now()) })
 		},
 	}

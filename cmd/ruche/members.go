@@ -18,22 +18,28 @@ func membersCommand() *urfave.Command {
 
 // memberLine is one line of `members list`.
 type memberLine struct {
-	Index      int    `json:"index"`
-	Name       string `json:"name"`
-	Role       string `json:"role"` // of its store in the log: voter, catching up, waiting
-	StoreID    string `json:"store_id"`
-	Lacking    uint32 `json:"lacking"`          // accepted contributions of live rounds that it does not hold
-	Under      uint32 `json:"under_replicated"` // of all that it knows, with fewer than n-f known holders
-	Leader     bool   `json:"leader"`
-	Term       uint64 `json:"term"`
-	Committed  uint64 `json:"committed"`
-	Applied    uint64 `json:"applied"`
-	Epoch      uint64 `json:"epoch"`
-	OpenRounds uint32 `json:"open_rounds"`
-	Reachable  bool   `json:"reachable"`
-	Problem    string `json:"problem"` // why it is not reachable
-	DeviceURL  string `json:"device_url"`
-	Label      string `json:"label"`
+	Index      int          `json:"index"`
+	Name       string       `json:"name"`
+	Role       string       `json:"role"` // of its store in the log: voter, catching up, waiting
+	StoreID    string       `json:"store_id"`
+	Lacking    uint32       `json:"lacking"`          // accepted contributions of live rounds that it does not hold
+	Under      uint32       `json:"under_replicated"` // of all that it knows, with fewer than n-f known holders
+	Leader     bool         `json:"leader"`
+	Term       uint64       `json:"term"`
+	Committed  uint64       `json:"committed"`
+	Applied    uint64       `json:"applied"`
+	Epoch      uint64       `json:"epoch"`
+	Erased     uint64       `json:"erased"`            // highest epoch whose keys this member said it erased
+	Hears      string       `json:"hears"`             // the leader that it hears; empty: nobody
+	HeardAge   float64      `json:"heard_age_seconds"` // since it last heard one; -1: never
+	Waits      []waitReport `json:"waits"`             // what keeps the consortium from working, as this member sees it
+	OpenRounds uint32       `json:"open_rounds"`
+	Reachable  bool         `json:"reachable"`
+	Problem    string       `json:"problem"` // why it is not reachable
+	DeviceURL  string       `json:"device_url"`
+	Label      string       `json:"label"`
+
+	note string // where it hears nobody
 }
 
 func listMembersCommand() *urfave.Command {
@@ -73,6 +79,9 @@ func listMembersCommand() *urfave.Command {
 				if l.Problem != "" {
 					cli.Out(c).Notef("%s", cli.Printable(l.Problem))
 				}
+				if l.note != "" {
+					cli.Out(c).Notef("%s", l.note)
+				}
 			}
 			err = cli.Rows(cli.Out(c), lines, func() *cli.Table { return membersTable(lines) })
 			if err == nil && reached < k.ch.Needed() {
@@ -88,7 +97,7 @@ func askMembers(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListMembe
 }
 
 func newLine(ch *charter.Charter, i int) memberLine {
-	l := memberLine{Index: i, Name: ch.Members[i].Name, Role: "voter", DeviceURL: ch.Members[i].DeviceURL}
+	l := memberLine{HeardAge: -1, Waits: []waitReport{}, Index: i, Name: ch.Members[i].Name, Role: "voter", DeviceURL: ch.Members[i].DeviceURL}
 	if ch.Demo {
 		l.Label = cli.DemoLabel
 	}
@@ -110,7 +119,7 @@ func askEach(ctx context.Context, k *consortium) ([]memberLine, error) {
 			}
 			for _, s := range r.GetMembers() {
 				if s.GetSelf() {
-					lines[i].fill(s)
+					lines[i].fill(k.ch, s)
 				}
 			}
 		})
@@ -132,30 +141,32 @@ func seenBy(ch *charter.Charter, r *coordpb.ListMembersResponse) []memberLine {
 	}
 	for _, s := range r.GetMembers() {
 		if i := int(s.GetIndex()); i < len(lines) {
-			lines[i].fill(s)
+			lines[i].fill(ch, s)
 		}
 	}
 	return lines
 }
 
 // fill copies what the charter does not say.
-func (l *memberLine) fill(s *coordpb.MemberStatus) {
+func (l *memberLine) fill(ch *charter.Charter, s *coordpb.MemberStatus) {
 	l.Leader, l.Term, l.Committed, l.Applied = s.GetLeader(), s.GetTerm(), s.GetCommitted(), s.GetApplied()
 	l.StoreID, l.Lacking, l.Under = s.GetStoreId(), s.GetLacking(), s.GetUnderReplicated()
 	if s.GetRole() != "" {
 		l.Role = cli.Printable(s.GetRole())
 	}
-	l.Epoch, l.OpenRounds, l.Reachable = s.GetEpoch(), s.GetOpenRounds(), s.GetReachable()
+	l.Epoch, l.Erased, l.OpenRounds, l.Reachable = s.GetEpoch(), s.GetErased(), s.GetOpenRounds(), s.GetReachable()
+	l.Hears, l.HeardAge, l.Waits = s.GetStanding().GetLeader(), heardAge(s.GetStanding()), reportWaits(ch, s.GetStanding().GetWaits())
+	l.note = standingNote(ch, l.Index, s.GetStanding())
 }
 
 func membersTable(lines []memberLine) *cli.Table {
-	t := &cli.Table{Columns: []string{"INDEX", "NAME", "ROLE", "LEADER", "TERM", "COMMITTED", "APPLIED", "EPOCH", "REACHABLE"}}
+	t := &cli.Table{Columns: []string{"INDEX", "NAME", "ROLE", "LEADER", "TERM", "COMMITTED", "APPLIED", "EPOCH", "ERASED", "HEARS", "REACHABLE"}}
 	for _, l := range lines {
 		if !l.Reachable {
-			t.Add(l.Index, l.Name, l.Role, "", "", "", "", "", "no")
+			t.Add(l.Index, l.Name, l.Role, "", "", "", "", "", "", "", "no")
 			continue
 		}
-		t.Add(l.Index, l.Name, l.Role, yesNo(l.Leader), fmt.Sprint(l.Term), l.Committed, l.Applied, l.Epoch, "yes")
+		t.Add(l.Index, l.Name, l.Role, yesNo(l.Leader), fmt.Sprint(l.Term), l.Committed, l.Applied, l.Epoch, l.Erased, l.Hears, "yes")
 	}
 	return t
 }

@@ -107,16 +107,15 @@ func byPrefix(candidates []*coordpb.RoundSummary, kind, prefix string) (label.Ha
 }
 
 // listRounds asks for every round of a task, or of all tasks. It returns the member that answered.
-func listRounds(ctx context.Context, k *consortium, task string) ([]*coordpb.RoundSummary, int, error) {
+func listRounds(ctx context.Context, k *consortium, task string) (*coordpb.ListRoundsResponse, int, error) {
 	if task != "" {
 		if _, ok := k.ch.Task(task); !ok {
 			return nil, -1, cli.BadUsage("tasks are "+taskNames(k.ch), "no task is named %q", task)
 		}
 	}
-	r, member, err := ask(ctx, k, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListRoundsResponse, error) {
+	return askFresh(ctx, k, func(ctx context.Context, c coordpb.DeviceClient) (*coordpb.ListRoundsResponse, error) {
 		return c.ListRounds(ctx, &coordpb.ListRoundsRequest{TaskId: task})
 	})
-	return r.GetRounds(), member, err
 }
 
 func taskNames(ch *charter.Charter) string {
@@ -136,11 +135,11 @@ func getRound(ctx context.Context, k *consortium, member int, id label.Hash) (*c
 
 // fetchRound finds the round that a person names and fetches its record from the member that listed it.
 func fetchRound(ctx context.Context, k *consortium, name string, want wanted) (id label.Hash, rec *coordpb.RoundRecord, member int, err error) {
-	rounds, member, err := listRounds(ctx, k, "")
+	list, member, err := listRounds(ctx, k, "")
 	if err != nil {
 		return id, nil, -1, err
 	}
-	if id, err = roundNamed(k.ch, rounds, name, want); err != nil {
+	if id, err = roundNamed(k.ch, list.GetRounds(), name, want); err != nil {
 		return id, nil, member, err
 	}
 	if rec, err = getRound(ctx, k, member, id); err != nil {

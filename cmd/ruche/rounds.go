@@ -20,18 +20,21 @@ func roundsCommand() *urfave.Command {
 
 // roundLine is one line of `rounds list`.
 type roundLine struct {
-	ID           string `json:"id"`
-	Task         string `json:"task"`
-	Seq          uint64 `json:"seq"`
-	Phase        string `json:"phase"`
-	Death        string `json:"death"`
-	OpenedAt     string `json:"opened_at"`
-	EndedAt      string `json:"ended_at"`
-	Accepted     uint32 `json:"accepted"`
-	Target       uint32 `json:"target"`
-	Contributors uint32 `json:"contributors"` // of the decided set
-	Model        string `json:"model"`
-	Label        string `json:"label"`
+	ID           string  `json:"id"`
+	Task         string  `json:"task"`
+	Seq          uint64  `json:"seq"`
+	Phase        string  `json:"phase"`
+	Death        string  `json:"death"`
+	OpenedAt     string  `json:"opened_at"`
+	EndedAt      string  `json:"ended_at"`
+	Accepted     uint32  `json:"accepted"`
+	Target       uint32  `json:"target"`
+	Contributors uint32  `json:"contributors"` // of the decided set
+	Model        string  `json:"model"`
+	Label        string  `json:"label"`
+	ServedBy     string  `json:"served_by"`         // the member whose knowledge this is
+	Hears        string  `json:"hears"`             // the leader that it hears; empty: nobody, and what it knows is old
+	HeardAge     float64 `json:"heard_age_seconds"` // since it last heard one; -1: never
 
 	openedMs int64
 }
@@ -59,13 +62,17 @@ func listRoundsCommand() *urfave.Command {
 				return err
 			}
 			defer k.close()
-			rounds, _, err := listRounds(c.Context, k, c.String("task"))
+			list, member, err := listRounds(c.Context, k, c.String("task"))
 			if err != nil {
 				return err
 			}
-			lines := make([]roundLine, len(rounds))
-			for i, r := range rounds {
+			if note := standingNote(k.ch, member, list.GetStanding()); note != "" {
+				cli.Out(c).Notef("%s", note)
+			}
+			lines := make([]roundLine, len(list.GetRounds()))
+			for i, r := range list.GetRounds() {
 				lines[i] = toLine(r, k.ch.Demo)
+				lines[i].ServedBy, lines[i].Hears, lines[i].HeardAge = k.ch.Members[member].Name, list.GetStanding().GetLeader(), heardAge(list.GetStanding())
 			}
 			return cli.Rows(cli.Out(c), lines, func() *cli.Table { return roundsTable(lines, time.Now()) })
 		},
@@ -120,8 +127,9 @@ func waitRoundCommand() *urfave.Command {
 func waitRound(ctx context.Context, k *consortium, name string, p *cli.Progress) (roundLine, error) {
 	defer p.Done()
 	for {
-		rounds, _, err := listRounds(ctx, k, "")
+		list, _, err := listRounds(ctx, k, "")
 		if err == nil {
+			rounds := list.GetRounds()
 			id, err := roundNamed(k.ch, rounds, name, anyRound)
 			if err != nil && cli.Classify(err).Code == cli.Usage {
 				return roundLine{}, err

@@ -27,6 +27,10 @@ type roundReport struct {
 	Phase        string            `json:"phase"`
 	Death        string            `json:"death"`
 	Decision     string            `json:"decision"` // H(S), "dead", or empty
+	Reason       string            `json:"reason"`   // why DEAD
+	Waits        []waitReport      `json:"waits"`    // what the round waits for, as the member sees it
+	Hears        string            `json:"hears"`    // the leader that the member hears; empty: nobody, and what it knows is old
+	HeardAge     float64           `json:"heard_age_seconds"`
 	ServedBy     string            `json:"served_by"`
 	Charter      string            `json:"charter"`
 	Base         string            `json:"base"`
@@ -52,10 +56,13 @@ type roundReport struct {
 	Refused      map[string]uint32 `json:"refused"`
 	Contributors []string          `json:"contributors"`
 	Closes       []closeReport     `json:"closes"`
+	Aborts       []abortReport     `json:"aborts"`
 	Votes        []voteReport      `json:"votes"`
 	Expired      []string          `json:"expired"`
 	Reveals      []revealReport    `json:"reveals"`
 	Result       *resultReport     `json:"result"`
+
+	asOf string // where the member hears nobody
 }
 
 type phaseReport struct {
@@ -67,6 +74,12 @@ type phaseReport struct {
 type listedReport struct {
 	Member string `json:"member"`
 	Epoch  uint64 `json:"epoch"`
+	Erased string `json:"erased"` // when the member said that it erased this epoch's keys; empty: it has not
+}
+
+type abortReport struct {
+	Member string `json:"member"`
+	Reason string `json:"reason"`
 }
 
 type closeReport struct {
@@ -77,6 +90,7 @@ type closeReport struct {
 
 type ackReport struct {
 	Member  string         `json:"member"`
+	Index   uint64         `json:"index"` // of its log entry, 0 where the member does not say
 	OK      int            `json:"ok"`
 	Refused map[string]int `json:"refused"`
 }
@@ -146,9 +160,13 @@ func reportRound(ch *charter.Charter, id label.Hash, rec *coordpb.RoundRecord, s
 		Values: rc.Values, TailItems: rc.Tail, Lanes: rc.Len, ClipL2: rc.CReal, Gamma: rc.Gamma, NMin: rc.NMin, NMax: rc.NMax,
 		CloseAt: cli.Time(rc.CloseMs), AckAt: cli.Time(rc.AckMs), RevealAt: cli.Time(rc.RevealMs), Accepted: len(rec.GetAccepts()),
 		UploadBytes: rec.GetUploadBytes(), Refused: rec.GetRefused(), Contributors: []string{}, Signers: []string{}, Listed: []listedReport{}, Phases: []phaseReport{},
-		Closes: []closeReport{}, Votes: []voteReport{}, Expired: []string{}, Reveals: []revealReport{}}
+		Reason: rec.GetReason(), Waits: reportWaits(ch, rec.GetWaits()), Hears: rec.GetStanding().GetLeader(), HeardAge: heardAge(rec.GetStanding()),
+		Closes: []closeReport{}, Aborts: []abortReport{}, Votes: []voteReport{}, Expired: []string{}, Reveals: []revealReport{}}
 	if r.Refused == nil {
 		r.Refused = map[string]uint32{}
+	}
+	if i, err := memberNamed(ch, servedBy); err == nil {
+		r.asOf = standingNote(ch, i, rec.GetStanding())
 	}
 	if ch.Demo {
 		r.Label = cli.DemoLabel
@@ -174,19 +192,22 @@ func reportRound(ch *charter.Charter, id label.Hash, rec *coordpb.RoundRecord, s
 	}
 	for _, i := range rc.Listed().Members() {
 		k, _ := rc.Package(i)
-		r.Listed = append(r.Listed, listedReport{memberName(ch, i), k.Epoch})
+		r.Listed = append(r.Listed, listedReport{Member: memberName(ch, i), Epoch: k.Epoch, Erased: erasedAt(rec, i, k.Epoch)})
 	}
 	for _, d := range rec.GetContributors() {
 		r.Contributors = append(r.Contributors, hex.EncodeToString(d))
 	}
 	byClose := map[label.Hash][]ackReport{}
-	for _, p := range rec.GetAcks() {
+	for i, p := range rec.GetAcks() {
 		s := round.FromMemberStatement(p)
 		k, err := statement.ParseAck(s.Statement.Body)
 		if err != nil {
 			return nil, err
 		}
 		at := ackReport{Member: memberName(ch, s.Member), Refused: map[string]int{}}
+		if i < len(rec.GetAckIndexes()) {
+			at.Index = rec.GetAckIndexes()[i]
+		}
 		for _, v := range k.Verdicts {
 			if v == statement.OK {
 				at.OK++
@@ -202,6 +223,13 @@ func reportRound(ch *charter.Charter, id label.Hash, rec *coordpb.RoundRecord, s
 			return nil, err
 		}
 		r.Closes = append(r.Closes, closeReport{Hash: k.Hash().String(), Active: names(k.Active), Acks: append([]ackReport{}, byClose[k.Hash()]...)})
+	}
+	for _, s := range statements(rec.GetAborts()) {
+		v, err := statement.ParseAbort(s.Statement.Body)
+		if err != nil {
+			return nil, err
+		}
+		r.Aborts = append(r.Aborts, abortReport{memberName(ch, s.Member), v.Reason})
 	}
 	for _, s := range statements(rec.GetVotes()) {
 		v, err := statement.ParseVote(s.Statement.Body)
@@ -233,6 +261,16 @@ func reportRound(ch *charter.Charter, id label.Hash, rec *coordpb.RoundRecord, s
 	return r, nil
 }
 
+// erasedAt is when a member said that it erased an epoch's keys.
+func erasedAt(rec *coordpb.RoundRecord, member int, epoch uint64) string {
+	for _, s := range statements(rec.GetErasures()) {
+		if x, err := statement.ParseErasure(s.Statement.Body); err == nil && s.Member == member && x.Member == member && x.Epoch == epoch {
+			return cli.Time(x.AtMs)
+		}
+	}
+	return ""
+}
+
 func memberName(ch *charter.Charter, i int) string {
 	if i >= 0 && i < ch.N {
 		return ch.Members[i].Name
@@ -262,7 +300,16 @@ func (r *roundReport) print(w io.Writer, o *cli.Output) error {
 	t.Add("task", fmt.Sprintf("%s/%d", r.Task, r.Seq))
 	t.Add("phase", phase)
 	t.Add("served by", r.ServedBy+" (not verified: `ruche rounds verify`)")
+	if r.asOf != "" {
+		t.Add("as of", o.Bad(r.asOf))
+	}
 	t.Add("decision", r.Decision)
+	if r.Reason != "" {
+		t.Add("reason", r.Reason)
+	}
+	for _, w := range r.Waits {
+		t.Add("waits", w.String())
+	}
 	if r.Result != nil {
 		t.Add("model", r.Result.Model)
 		t.Add("signed by", strings.Join(r.Result.Signers, ", "))
@@ -282,7 +329,11 @@ func (r *roundReport) print(w io.Writer, o *cli.Output) error {
 	t.Add("deadlines", fmt.Sprintf("close %s, ack %s, reveal %s", r.CloseAt, r.AckAt, r.RevealAt))
 	t.Add("certified by", strings.Join(r.Signers, ", "))
 	for _, l := range r.Listed {
-		t.Add("listed", fmt.Sprintf("%s, epoch %d", l.Member, l.Epoch))
+		erased := ""
+		if l.Erased != "" {
+			erased = ", keys erased " + l.Erased
+		}
+		t.Add("listed", fmt.Sprintf("%s, epoch %d%s", l.Member, l.Epoch, erased))
 	}
 	if err := t.Write(w, false); err != nil {
 		return err
@@ -318,18 +369,18 @@ func (r *roundReport) phasesTable() *cli.Table {
 }
 
 func (r *roundReport) acksTable() *cli.Table {
-	t := &cli.Table{Columns: []string{"CLOSE", "ACTIVE", "ACKED BY", "OK", "REFUSED"}}
+	t := &cli.Table{Columns: []string{"CLOSE", "ACTIVE", "ACKED BY", "INDEX", "OK", "REFUSED"}}
 	for _, k := range r.Closes {
 		active := strings.Join(k.Active, ",")
 		if len(k.Acks) == 0 {
-			t.Add(k.Hash, active, "", "", "")
+			t.Add(k.Hash, active, "", "", "", "")
 		}
 		for _, a := range k.Acks {
 			var refused []string
 			for _, v := range sortedKeys(a.Refused) {
 				refused = append(refused, fmt.Sprintf("%d %s", a.Refused[v], v))
 			}
-			t.Add(k.Hash, active, a.Member, a.OK, strings.Join(refused, ", "))
+			t.Add(k.Hash, active, a.Member, a.Index, a.OK, strings.Join(refused, ", "))
 		}
 	}
 	return t
@@ -337,6 +388,9 @@ func (r *roundReport) acksTable() *cli.Table {
 
 func (r *roundReport) saidTable() *cli.Table {
 	t := &cli.Table{Columns: []string{"SAID", "BY", "VALUE"}}
+	for _, a := range r.Aborts {
+		t.Add("abort", a.Member, a.Reason)
+	}
 	for _, v := range r.Votes {
 		t.Add("vote", v.Member, v.Value)
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ruche-federation/ruche/cmd/internal/cli"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -27,14 +28,15 @@ type servant struct {
 	coordpb.UnimplementedDeviceServer
 	rounds []*published
 	status []*coordpb.MemberStatus
-	fail   error // answers everything with it
+	stands *coordpb.Standing // of the lists and records that it serves; nil: an older program
+	fail   error             // answers everything with it
 }
 
 func (s *servant) ListRounds(_ context.Context, r *coordpb.ListRoundsRequest) (*coordpb.ListRoundsResponse, error) {
 	if s.fail != nil {
 		return nil, s.fail
 	}
-	out := &coordpb.ListRoundsResponse{}
+	out := &coordpb.ListRoundsResponse{Standing: s.stands}
 	for _, p := range s.rounds {
 		if r.GetTaskId() != "" && r.GetTaskId() != p.rec.GetTaskId() {
 			continue
@@ -53,7 +55,9 @@ func (s *servant) ListRounds(_ context.Context, r *coordpb.ListRoundsRequest) (*
 func (s *servant) GetRound(_ context.Context, r *coordpb.GetRoundRequest) (*coordpb.RoundRecord, error) {
 	for _, p := range s.rounds {
 		if bytes.Equal(p.id[:], r.GetRoundId()) {
-			return p.rec, nil
+			rec := proto.Clone(p.rec).(*coordpb.RoundRecord)
+			rec.Standing = s.stands
+			return rec, nil
 		}
 	}
 	return nil, status.Error(codes.NotFound, "no such round is kept here")
@@ -102,7 +106,8 @@ func serve(t *testing.T, up int) *served {
 		must(t, err)
 		servant := &servant{}
 		for j := range 4 {
-			servant.status = append(servant.status, &coordpb.MemberStatus{Index: uint32(j), Name: s.ch.Members[j].Name, Leader: j == 1, Self: i == j, Term: 3, Committed: 40, Applied: uint64(40 - i), Epoch: 2, Reachable: j < up})
+			servant.status = append(servant.status, &coordpb.MemberStatus{Index: uint32(j), Name: s.ch.Members[j].Name, Leader: j == 1, Self: i == j, Term: 3, Committed: 40, Applied: uint64(40 - i), Epoch: 2, Erased: 1, Reachable: j < up,
+				Standing: &coordpb.Standing{Leader: "org-1", Applied: uint64(40 - i)}})
 		}
 		server := grpc.NewServer(grpc.Creds(credentials.NewTLS(pin.Server(cert, "h2"))))
 		coordpb.RegisterDeviceServer(server, servant)
@@ -166,17 +171,52 @@ func TestRoundsFromTheOutside(t *testing.T) {
 func TestMembersSpeakForThemselves(t *testing.T) {
 	s := serve(t, 3)
 	code, out, errs := s.ruche("members", "list")
-	want := "INDEX   NAME    ROLE    LEADER   TERM   COMMITTED   APPLIED   EPOCH   REACHABLE\n" +
-		"0       org-0   voter   no       3      40          40        2       yes\n" +
-		"1       org-1   voter   yes      3      40          39        2       yes\n" +
-		"2       org-2   voter   no       3      40          38        2       yes\n" +
-		"3       org-3   voter   -        -      -           -         -       no\n"
+	want := "INDEX   NAME    ROLE    LEADER   TERM   COMMITTED   APPLIED   EPOCH   ERASED   HEARS   REACHABLE\n" +
+		"0       org-0   voter   no       3      40          40        2       1        org-1   yes\n" +
+		"1       org-1   voter   yes      3      40          39        2       1        org-1   yes\n" +
+		"2       org-2   voter   no       3      40          38        2       1        org-1   yes\n" +
+		"3       org-3   voter   -        -      -           -         -       -        -       no\n"
 	if code != 0 || out != want || !strings.Contains(errs, "member org-3") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 	code, out, _ = s.ruche("members", "list", "--member", "org-1", "--no-headers")
 	if code != 0 || !strings.Contains(out, "0   org-0   voter   no    3   40   39") {
 		t.Errorf("as org-1 sees them: exit %d\n%s", code, out)
+	}
+}
+
+// TestAMemberWithoutLeaderSaysSo: what it shows is as of then; a member that hears a leader is asked instead, if there is
+// one; and a round that waits names whose word it lacks.
+func TestAMemberWithoutLeaderSaysSo(t *testing.T) {
+	s := serve(t, 2)
+	one := s.publish(1, nil)
+	one.rec.Phase, one.rec.Votes, one.rec.Reveals, one.rec.Result = "acked", one.rec.Votes[:2], nil, nil
+	one.rec.Waits = []*coordpb.Wait{{What: "votes", Have: 2, Need: 3, Lacks: []uint32{2, 3}}}
+	s.show(one)
+	lost := &coordpb.Standing{AgeMs: 42_000, Applied: 17, Waits: []*coordpb.Wait{{What: "members up", Have: 2, Need: 3, Lacks: []uint32{2, 3}}}}
+	s.servants[0].stands, s.servants[1].stands = lost, &coordpb.Standing{AgeMs: 50_000, Applied: 16}
+	const old, up = "org-0 has heard no leader for 42s: what it shows is as of then (entry 17)", "2 of the 3 members needed are up; lacks org-2, org-3"
+	code, out, errs := s.ruche("rounds", "list")
+	if code != 0 || !strings.Contains(errs, old) || !strings.Contains(errs, up) {
+		t.Errorf("rounds list: exit %d\n%s%s", code, out, errs)
+	}
+	code, out, _ = s.ruche("rounds", "show", "commons/1")
+	if code != 0 || !strings.Contains(out, old) || !strings.Contains(out, "2 of 3 votes; lacks org-2, org-3") {
+		t.Errorf("rounds show: exit %d\n%s", code, out)
+	}
+	s.servants[1].stands = &coordpb.Standing{Leader: "org-1", Applied: 18}
+	code, out, errs = s.ruche("rounds", "list", "--format", "json")
+	if code != 0 || strings.Contains(errs, "no leader") || !strings.Contains(out, `"served_by": "org-1"`) || !strings.Contains(out, `"hears": "org-1"`) {
+		t.Errorf("with one that hears a leader: exit %d\n%s%s", code, out, errs)
+	}
+	code, _, errs = s.ruche("rounds", "list", "--member", "org-0")
+	if code != 0 || !strings.Contains(errs, old) {
+		t.Errorf("the one that was asked for: exit %d\n%s", code, errs)
+	}
+	s.servants[0].status[0].Standing = lost
+	code, _, errs = s.ruche("members", "list")
+	if code != 0 || !strings.Contains(errs, old) {
+		t.Errorf("members list: exit %d\n%s", code, errs)
 	}
 }
 

@@ -80,6 +80,9 @@ func verifyRound(ch *charter.Charter, id label.Hash, rec *coordpb.RoundRecord, s
 	a.check("reveals", a.reveals)
 	a.check("result_certificate", a.resultCertificate)
 	a.check("state", a.state)
+	if len(rec.GetErasures()) > 0 {
+		a.check("erasures", a.erasures)
+	}
 	return a
 }
 
@@ -222,6 +225,23 @@ func (a *audit) contributions() (string, error) {
 }
 
 // complete reports whether contributions read every Accept; without it nothing can be recomputed from them.
+// erasures checks who says that it erased the keys which the round lists.
+func (a *audit) erasures() (string, error) {
+	var who statement.Mask
+	for _, s := range statements(a.rec.GetErasures()) {
+		x, err := statement.VerifyErasure(a.ch, s.Statement)
+		if err != nil {
+			return "", err
+		}
+		k, ok := a.rc.Package(s.Member)
+		if !ok || x.Member != s.Member || x.Epoch != k.Epoch {
+			return "", fmt.Errorf("an erasure of member %d, epoch %d, is not of the keys that the round lists for member %d", x.Member, x.Epoch, s.Member)
+		}
+		who |= 1 << s.Member
+	}
+	return fmt.Sprintf("%d of %d listed members say that their keys are erased", who.Size(), a.rc.Listed().Size()), nil
+}
+
 func (a *audit) complete() bool { return !a.slim && len(a.candidates) == len(a.rec.GetAccepts()) }
 
 var errRest = errors.New("cannot be recomputed: the contributions do not check out")
@@ -356,8 +376,10 @@ func (a *audit) decisionCertificate() (string, error) {
 	}
 	set := statement.VerifySetCert(a.ch, a.rc, a.decision, votes)
 	switch {
+	case set == nil && dead == nil && statement.VerifyDeadCert(a.ch, a.rc, votes, nil) == nil:
+		return "", errors.New("there are votes enough for a set and for the round's death: more members lie than the charter allows for")
 	case set == nil && dead == nil:
-		return "", errors.New("there are certificates for a set and for the round's death: more members lie than the charter allows for")
+		return "votes enough for a set, which no listed member revealed or ever will: a death certificate", nil
 	case set == nil:
 		return fmt.Sprintf("%d votes for the set, needs %d", len(votes), a.ch.Q), nil
 	case dead == nil:

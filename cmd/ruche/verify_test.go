@@ -249,6 +249,10 @@ func TestRoundsUnderwayAndEndedOtherwise(t *testing.T) {
 			p.rec.Phase, p.rec.Death, p.rec.Votes, p.rec.Reveals, p.rec.Result = "dead", "certified", p.rec.Votes[:2], nil, nil
 			p.rec.Expired = h.expired(p.id, 0, 1, 2, 3)
 		}, []string{"round_certificate", "start", "contributions", "candidates", "acks", "set", "decision_certificate"}},
+		{"dead by expiry of all, after votes enough for a set that nobody revealed", func(p *published) {
+			p.rec.Phase, p.rec.Death, p.rec.Reveals, p.rec.Result = "dead", "certified", nil, nil
+			p.rec.Expired = h.expired(p.id, 0, 1, 2, 3)
+		}, []string{"round_certificate", "start", "contributions", "candidates", "acks", "set", "decision_certificate"}},
 		{"expired without a certificate", func(p *published) {
 			p.rec.Phase, p.rec.Death, p.rec.Votes, p.rec.Reveals, p.rec.Result = "dead", "expired", p.rec.Votes[:2], nil, nil
 			p.rec.Expired = h.expired(p.id, 0, 1)
@@ -271,6 +275,37 @@ func TestRoundsUnderwayAndEndedOtherwise(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestErasuresAreOfTheListedKeys: who says that its keys are gone signs it itself, for the epoch that the round lists.
+func TestErasuresAreOfTheListedKeys(t *testing.T) {
+	h := newHive(t, nil)
+	erasure := func(signer, member int, epoch uint64) *coordpb.MemberStatement {
+		x := &statement.Erasure{Charter: h.ch.Hash(), Member: member, Epoch: epoch, AtMs: epoch0}
+		return round.ToMemberStatement(statement.MemberStatement{Member: member, Statement: statement.SignMember(h.identities[signer], label.StmtErasure, x.Bytes())})
+	}
+	for _, c := range []struct {
+		name string
+		said *coordpb.MemberStatement
+		want string
+	}{
+		{"its own", erasure(2, 2, 1), markOK},
+		{"another epoch", erasure(2, 2, 2), markFailed},
+		{"another's signature", erasure(1, 2, 1), markFailed},
+	} {
+		p := h.publish(1, nil)
+		p.rec.Erasures = []*coordpb.MemberStatement{erasure(0, 0, 1), c.said}
+		if a := verifyRound(h.ch, p.id, p.rec, h.sources(p)); marks(a)["erasures"] != c.want {
+			t.Errorf("%s: %v", c.name, a.findings)
+		}
+	}
+	p := h.publish(1, nil)
+	p.rec.Erasures = []*coordpb.MemberStatement{erasure(2, 2, 1)}
+	r, err := reportRound(h.ch, p.id, p.rec, "org-0")
+	must(t, err)
+	if r.Listed[2].Erased == "" || r.Listed[0].Erased != "" {
+		t.Errorf("%+v", r.Listed)
 	}
 }
 
