@@ -20,7 +20,7 @@ type Cause struct {
 }
 
 const (
-	rejoinFirst = "run `ruche-coordinator rejoin`: the member gets an empty raft folder and learns the log from the others; its epoch folder and its receipts stay"
+	rejoinFirst = "run `ruche-coordinator rejoin`: it sets the log aside, and at its next start the member learns it from the others; keys, epochs and receipts stay"
 	keepIt      = "the raft folder is not to be started from again: a member that forgets what it acknowledged counts as lying"
 )
 
@@ -38,6 +38,8 @@ func CauseOf(err error) Cause {
 		return Cause{"log_damaged", "entries of the log are not what was written: the disk damaged them; " + keepIt, "check the disk, then " + rejoinFirst}
 	case errors.Is(err, ErrStoreUnknown), errors.Is(err, replica.ErrNoSnapshot):
 		return Cause{"log_incomplete", "a part of the raft folder is missing: its store id, or the snapshot that its log goes on from; " + keepIt, rejoinFirst}
+	case errors.Is(err, ErrStoreUnknown):
+		return Cause{"store_unknown", "which store this log was written as is not known, so the member cannot tell whether it is its own", "put raft/store back, or " + rejoinFirst}
 	case errors.Is(err, ErrStateRefused), errors.Is(err, replica.ErrOldSnapshot):
 		return Cause{"state_refused", "a leader sent a state that contradicts what this member applied or signed receipts for: that leader lies, or it lost a part of its log; nothing of it was taken over",
 			"compare with the other members (`ruche rounds verify --all-members`, `ruche members list`); when the others agree again, start this member; if they agree against this one, " + rejoinFirst}

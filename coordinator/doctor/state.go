@@ -26,8 +26,12 @@ func (x *Examination) log() {
 	dir := filepath.Join(x.Dir, "raft")
 	if _, err := os.Stat(filepath.Join(dir, "log")); errors.Is(err, fs.ErrNotExist) {
 		if s, err := coordinator.ReadStatus(x.Dir); err == nil && s.Applied > 0 {
-			x.find(Problem, "log", "log_gone", "a member that goes on with an empty log forgets what it acknowledged, and counts as lying", "run `ruche-coordinator rejoin`; do not start it with `run`",
-				"the raft folder is gone, and the last run had applied %d entries", s.Applied)
+			if x.ch != nil && x.ch.N == 1 {
+				x.find(Problem, "log", "log_gone", "there is no other member to learn the log from", "put the raft folder back, or found the consortium anew", "the log is gone, and the last run had applied %d entries", s.Applied)
+				return
+			}
+			x.find(Warning, "log", "log_gone", "the member starts with a new store and no vote, and learns the log from the others; it was set aside, or lost", "start it: the others take it in when a majority of them is up",
+				"the log is gone, and the last run had applied %d entries", s.Applied)
 			return
 		}
 		x.find(Note, "log", "no_log", "", "", "there is no log yet")
@@ -47,6 +51,10 @@ func (x *Examination) log() {
 		return
 	}
 	x.Log = &facts
+	if _, err := os.Stat(filepath.Join(dir, "store")); errors.Is(err, fs.ErrNotExist) && facts.Last > 0 {
+		c := coordinator.CauseOf(coordinator.ErrStoreUnknown)
+		x.find(Problem, "log", c.Word, c.Means, c.Do, "%v", coordinator.ErrStoreUnknown)
+	}
 	vote := "no vote given"
 	if facts.VotedFor != "" {
 		vote = fmt.Sprintf("voted for %s in term %d", facts.VotedFor, facts.VoteTerm)
