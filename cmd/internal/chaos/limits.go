@@ -17,6 +17,8 @@ const (
 	devicesMax  = 64
 	faultsMax   = 100_000
 
+	biteAfter = 7 * time.Second // a partition that lasts so long is felt: members ask each other every 0.5 s and wait 5 s at most
+
 	imageBytes   = 512 << 20        // of a member's disk; sparse. Members keep 128 MiB free
 	copyTries    = 20               // of a disk that the kernel writes to just now
 	controlLoad  = 10 * time.Second // of acknowledgements that the control may lose; the kernel writes back after 30 s

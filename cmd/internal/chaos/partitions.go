@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
 )
 
 // network is a bridge of this machine with a member in a network namespace at each of its ports. This machine itself is
@@ -120,10 +121,13 @@ type parting struct {
 // partings draws partitions. The leader of the moment is filled in when they come: member 0 of a parting is whoever leads.
 func partings(seed uint64, count, n int) (out []parting) {
 	rng := rand.New(rand.NewPCG(seed, 2))
-	for range count {
+	for i := range count {
 		p := parting{wait: 300*time.Millisecond + time.Duration(rng.Int64N(int64(2500*time.Millisecond))), hold: 500*time.Millisecond + time.Duration(rng.Int64N(int64(7*time.Second)))}
 		lead, other := 0, 1+rng.IntN(n-1)
 		third := 1 + (other+rng.IntN(n-2))%(n-1)
+		if i%5 == 2 {
+			p.hold = biteAfter
+		}
 		switch rng.IntN(8) {
 		case 0:
 			p.about, p.plugs = "the leader is unplugged", []int{lead}
@@ -217,7 +221,7 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 	kinds := map[string]int{}
 	var order []string
 	var cutAt []time.Time
-	asked := 0
+	asked, long := 0, 0
 	plan := partings(o.seed, o.kills, membersOfRun)
 	for n, p := range plan {
 		if err := pause(ctx, p.wait); err != nil {
@@ -235,8 +239,16 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 			order = append(order, p.about)
 		}
 		cutAt = append(cutAt, time.Now())
-		if err := part(ctx, w, p.lead(leader)); err != nil {
+		bit, err := part(ctx, w, a.c, p.lead(leader))
+		if err != nil {
 			return nil, err
+		}
+		if p.hold >= biteAfter {
+			long++
+			if !bit {
+				r.Violations = append(r.Violations, fmt.Sprintf("partition %d (%s) is none: its members still reach each other", n+1, p.about))
+				break
+			}
 		}
 		if err := a.c.Failed(); err != nil {
 			r.Violations = append(r.Violations, err.Error())
@@ -267,6 +279,7 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 	for _, about := range order {
 		r.count("of these: "+about, kinds[about])
 	}
+	r.count("partitions long enough for the members to say that they do not reach each other, and they did", long)
 	tally(r, a, f)
 	r.count("questions whether a signer holds what it signed for", asked)
 	begun, _ := recoveries(a, cutAt)
@@ -275,24 +288,48 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 	return r, nil
 }
 
-// part carries one partition out and heals it, whatever happens.
-func part(ctx context.Context, w *network, p parting) (err error) {
+// part carries one partition out and heals it, whatever happens. It reports whether the members feel it in the end.
+func part(ctx context.Context, w *network, c *consortium.Consortium, p parting) (bit bool, err error) {
 	for _, l := range p.links {
 		if err := w.lose(ctx, l); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for _, m := range p.plugs {
 		if err := w.plug(ctx, m, "down"); err != nil {
-			return err
+			return false, err
 		}
 	}
-	err = pause(ctx, p.hold)
+	if err = pause(ctx, p.hold); err == nil && p.hold >= biteAfter {
+		bit = felt(ctx, c, p)
+	}
 	for _, m := range p.plugs {
 		err = errors.Join(err, w.plug(ctx, m, "up"))
 	}
 	for _, l := range p.links {
 		err = errors.Join(err, w.heal(ctx, l))
 	}
-	return err
+	return bit, err
+}
+
+// felt asks a member on each side of each cut: one that is unplugged does not answer, one that cannot send to another
+// does not reach it.
+func felt(ctx context.Context, c *consortium.Consortium, p parting) bool {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	for _, m := range p.plugs {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := c.Clients[m].ListRounds(call, &coordpb.ListRoundsRequest{})
+		cancel()
+		if err == nil {
+			return false
+		}
+	}
+	for _, l := range p.links {
+		list, err := c.Clients[l.from].ListMembers(ctx, &coordpb.ListMembersRequest{})
+		if err != nil || len(list.GetMembers()) != len(c.Clients) || list.GetMembers()[l.to].GetReachable() {
+			return false
+		}
+	}
+	return true
 }
