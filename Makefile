@@ -54,7 +54,7 @@ powercuts: build ## cut the power of members' disks on loop images (CUTS=20), wi
 
 partitions: build ## cut links between members in network namespaces (PARTITIONS=20; needs root)
 	$(GO) build -o bin/chaos ./cmd/internal/chaos
-	bin/chaos partitions --partitions $${PARTITIONS:-20} --seed $${SEED:-1} --out bin/partitions.json
+	bin/chaos partitions --partitions $${PARTITIONS:-20} $${PROXY:+--proxy} --seed $${SEED:-1} --out bin/partitions.json
 
 durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 after running the layers
 	@if [ -n "$$RUN" ]; then for layer in kills failover powercuts partitions; do $(MAKE) $$layer && cp bin/$$layer.json docs/benchmarks/ || exit 1; done; fi

@@ -43,7 +43,8 @@ type setting struct {
 	seed     uint64
 	folders  []string
 	places   []consortium.Place
-	within   []string // a command that runs every member, if no places are given
+	watch    func([]*consortium.Process) // told of the members before they start; may be nil
+	within   []string                    // a command that runs every member, if no places are given
 	say      func(format string, args ...any)
 }
 
@@ -75,6 +76,9 @@ func open(ctx context.Context, s setting) (_ *arena, err error) {
 		return nil, err
 	}
 	a.rec = newRecorder(a.c)
+	if s.watch != nil {
+		s.watch(a.c.Members)
+	}
 	defer func() {
 		if err != nil {
 			a.close()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -132,8 +133,84 @@ func TestANetworkIsCutAndHealed(t *testing.T) {
 	if got := neighbours(); bytes.Contains([]byte(got), []byte(nowhere)) {
 		t.Errorf("member 0 is not healed: %q", got)
 	}
-	must(t, w.plug(ctx, 1, "down"))
-	must(t, w.plug(ctx, 1, "up"))
+	must(t, w.plug(ctx, 1, false))
+	must(t, w.plug(ctx, 1, true))
+}
+
+// TestAProxyHoldsBackWhatIsLost: one direction, the other, both; what was sent arrives after the partition.
+func TestAProxyHoldsBackWhatIsLost(t *testing.T) {
+	p, places, err := newProxies(2)
+	must(t, err)
+	defer func() { must(t, p.close()) }()
+	echo, err := net.Listen("tcp", places[1].Listen)
+	must(t, err)
+	defer echo.Close()
+	heard := make(chan byte, 8)
+	go func() {
+		for {
+			c, err := echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				b := make([]byte, 1)
+				for {
+					if _, err := c.Read(b); err != nil {
+						return
+					}
+					heard <- b[0]
+					_, _ = c.Write(b)
+				}
+			}()
+		}
+	}()
+	self := os.Getpid()
+	p.whose = func(port int) (int, error) { return holder([]int{self, 1}, port) }
+	p.begin()
+	c, err := net.Dial("tcp", places[1].Mesh)
+	must(t, err)
+	defer c.Close()
+	answered := make(chan byte, 8)
+	go func() {
+		b := make([]byte, 1)
+		for {
+			if _, err := c.Read(b); err != nil {
+				return
+			}
+			answered <- b[0]
+		}
+	}()
+	said := byte(0)
+	say := func() {
+		said++
+		_, err := c.Write([]byte{said})
+		must(t, err)
+	}
+	want := func(ch chan byte) {
+		t.Helper()
+		if got := <-ch; got != said {
+			t.Fatalf("heard %d, want %d", got, said)
+		}
+	}
+	say()
+	want(heard)
+	want(answered)
+	must(t, p.lose(t.Context(), link{1, 0})) // the answer is lost, the question is not
+	say()
+	want(heard)
+	if len(answered) != 0 {
+		t.Error("an answer came through")
+	}
+	must(t, p.heal(t.Context(), link{1, 0}))
+	want(answered)
+	must(t, p.plug(t.Context(), 1, false))
+	say()
+	if other, err := net.Dial("tcp", places[1].Mesh); err == nil {
+		defer other.Close() // it is not carried on
+	}
+	must(t, p.plug(t.Context(), 1, true))
+	want(heard)
+	want(answered)
 }
 
 func TestPartitionsAreTheirSeed(t *testing.T) {

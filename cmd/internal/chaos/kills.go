@@ -44,6 +44,7 @@ type options struct {
 	seed     uint64
 	keep     string
 	command  string
+	proxy    bool // partitions: by proxies, whatever the machine allows
 }
 
 const membersOfRun, faultsOfRun = 4, 1
@@ -145,6 +146,14 @@ func pause(ctx context.Context, d time.Duration) error {
 func (k *killer) strike(ctx context.Context, f fault) error {
 	if f.truth || f.kind == blackout {
 		k.returning.Wait() // so that it is known who is away
+	}
+	if f.truth {
+		// One that still starts says so, and is no lie.
+		for deadline := time.Now().Add(settleWait); statusTells(ctx, k.a.c, nil) != nil && time.Now().Before(deadline); {
+			if err := pause(ctx, truthEvery); err != nil {
+				return err
+			}
+		}
 	}
 	switch f.kind {
 	case killDevice:

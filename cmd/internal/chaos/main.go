@@ -43,6 +43,7 @@ func runFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "bin", Value: "bin", Usage: "the `FOLDER` with the programs"},
 		&urfave.StringFlag{Name: "out", Usage: "write the result to this JSON `FILE`"},
 		&urfave.StringFlag{Name: "keep", Usage: "work in this `FOLDER` and leave everything there"},
+		&urfave.BoolFlag{Name: "proxy", Usage: "partitions by proxies, also where network namespaces are possible"},
 		&urfave.Uint64Flag{Name: "seed", Value: 1, Usage: "of the schedule"},
 		&urfave.IntFlag{Name: "devices", Value: 6, Usage: "devices that contribute"},
 		&urfave.IntFlag{Name: "values", Value: 20_000, Usage: "numbers in a contribution"},
@@ -97,7 +98,7 @@ func verb(c *urfave.Context, run func(context.Context, options, func(string, ...
 	if err != nil {
 		return err
 	}
-	o := options{programs: programs, seed: c.Uint64("seed"), devices: c.Int("devices"), values: c.Int("values"), keep: c.String("keep")}
+	o := options{programs: programs, seed: c.Uint64("seed"), devices: c.Int("devices"), values: c.Int("values"), keep: c.String("keep"), proxy: c.Bool("proxy")}
 	if o.devices < 4 || o.devices > devicesMax || o.values < 1 {
 		return cli.BadUsage("chaos --help lists the flags", "--devices is %d, it must lie in [4, %d]; --values is %d", o.devices, devicesMax, o.values)
 	}

@@ -7,12 +7,25 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"time"
 
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 )
+
+// wiring is what parts members, and joins them again.
+type wiring interface {
+	// lose makes everything that one member sends to another vanish, silently, in this direction only; heal ends it.
+	lose(ctx context.Context, l link) error
+	heal(ctx context.Context, l link) error
+	// plug sets whether a member reaches any other, and is reached.
+	plug(ctx context.Context, member int, up bool) error
+	// deaf reports whether devices do not reach an unplugged member either.
+	deaf() bool
+	close() error
+}
 
 // network is a bridge of this machine with a member in a network namespace at each of its ports. This machine itself is
 // at the bridge too: devices and operators' commands reach every member whose port is up.
@@ -79,17 +92,21 @@ func (w *network) places() (out []consortium.Place) {
 	return out
 }
 
-// plug sets a member's only link up or down: nobody reaches it, no device either.
-func (w *network) plug(ctx context.Context, member int, state string) error {
+// plug sets a member's only link up or down.
+func (w *network) plug(ctx context.Context, member int, up bool) error {
+	state := "down"
+	if up {
+		state = "up"
+	}
 	return ip(ctx, "link", "set", w.port(member), state)
 }
 
-// lose makes everything that one member sends to another vanish, silently, in this direction only.
+func (w *network) deaf() bool { return true }
+
 func (w *network) lose(ctx context.Context, l link) error {
 	return ip(ctx, "-n", w.space(l.from), "neigh", "replace", w.address(l.to), "lladdr", nowhere, "dev", "eth0", "nud", "permanent")
 }
 
-// heal ends lose.
 func (w *network) heal(ctx context.Context, l link) error {
 	return ip(ctx, "-n", w.space(l.from), "neigh", "del", w.address(l.to), "dev", "eth0")
 }
@@ -116,6 +133,13 @@ type parting struct {
 	plugs []int
 	hold  time.Duration
 	wait  time.Duration
+}
+
+func orElse(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 // partings draws partitions. The leader of the moment is filled in when they come: member 0 of a parting is whoever leads.
@@ -201,19 +225,37 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 		return nil, err
 	}
 	defer func() { tidy(err == nil && len(r.Violations) == 0) }()
-	if r.Skipped = cannotPart(ctx); r.Skipped != "" {
-		return r, nil
-	}
-	w, err := newNetwork(ctx, membersOfRun)
+	var w wiring
+	var places []consortium.Place
 	defer func() {
+		if w == nil {
+			return
+		}
 		if cerr := w.close(); cerr != nil {
 			say("a part of the network stays: %v", cerr)
 		}
 	}()
-	if err != nil {
-		return nil, err
+	watch := func([]*consortium.Process) {}
+	if why := cannotPart(ctx); why == "" && !o.proxy {
+		n, err := newNetwork(ctx, membersOfRun)
+		if w, places = n, n.places(); err != nil {
+			return nil, err
+		}
+	} else {
+		if runtime.GOOS != "linux" {
+			r.Skipped = why + ", and a proxy cannot tell whose connections it carries"
+			return r, nil
+		}
+		say("through proxies: %s", orElse(why, "as told"))
+		r.About = "4 members behind proxies in one process: halves, one direction held back, members alone, for 0.5 to 7.5 s, while devices contribute"
+		r.Command += " PROXY=1"
+		p, at, err := newProxies(membersOfRun)
+		if err != nil {
+			return nil, err
+		}
+		w, places, watch = p, at, p.watch
 	}
-	a, err := open(ctx, setting{programs: o.programs, dir: dir, members: membersOfRun, faults: faultsOfRun, devices: o.devices, values: o.values, seed: o.seed, places: w.places(), say: say})
+	a, err := open(ctx, setting{programs: o.programs, dir: dir, members: membersOfRun, faults: faultsOfRun, devices: o.devices, values: o.values, seed: o.seed, places: places, watch: watch, say: say})
 	if err != nil {
 		return nil, err
 	}
@@ -289,22 +331,22 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 }
 
 // part carries one partition out and heals it, whatever happens. It reports whether the members feel it in the end.
-func part(ctx context.Context, w *network, c *consortium.Consortium, p parting) (bit bool, err error) {
+func part(ctx context.Context, w wiring, c *consortium.Consortium, p parting) (bit bool, err error) {
 	for _, l := range p.links {
 		if err := w.lose(ctx, l); err != nil {
 			return false, err
 		}
 	}
 	for _, m := range p.plugs {
-		if err := w.plug(ctx, m, "down"); err != nil {
+		if err := w.plug(ctx, m, false); err != nil {
 			return false, err
 		}
 	}
 	if err = pause(ctx, p.hold); err == nil && p.hold >= biteAfter {
-		bit = felt(ctx, c, p)
+		bit = felt(ctx, w, c, p)
 	}
 	for _, m := range p.plugs {
-		err = errors.Join(err, w.plug(ctx, m, "up"))
+		err = errors.Join(err, w.plug(ctx, m, true))
 	}
 	for _, l := range p.links {
 		err = errors.Join(err, w.heal(ctx, l))
@@ -314,18 +356,24 @@ func part(ctx context.Context, w *network, c *consortium.Consortium, p parting) 
 
 // felt asks a member on each side of each cut: one that is unplugged does not answer, one that cannot send to another
 // does not reach it.
-func felt(ctx context.Context, c *consortium.Consortium, p parting) bool {
+func felt(ctx context.Context, w wiring, c *consortium.Consortium, p parting) bool {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
+	links := slices.Clone(p.links)
 	for _, m := range p.plugs {
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		_, err := c.Clients[m].ListRounds(call, &coordpb.ListRoundsRequest{})
 		cancel()
-		if err == nil {
+		if w.deaf() == (err == nil) {
 			return false
 		}
+		for i := range c.Clients {
+			if i != m {
+				links = append(links, link{i, m})
+			}
+		}
 	}
-	for _, l := range p.links {
+	for _, l := range links {
 		list, err := c.Clients[l.from].ListMembers(ctx, &coordpb.ListMembersRequest{})
 		if err != nil || len(list.GetMembers()) != len(c.Clients) || list.GetMembers()[l.to].GetReachable() {
 			return false

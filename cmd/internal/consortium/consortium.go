@@ -65,7 +65,7 @@ type Consortium struct {
 // Nothing runs when it returns.
 func Found(ctx context.Context, o Founding) (*Consortium, error) {
 	if o.Places == nil {
-		ports, err := freePorts(2 * o.Members)
+		ports, err := FreePorts(2 * o.Members)
 		if err != nil {
 			return nil, err
 		}

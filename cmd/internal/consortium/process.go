@@ -218,8 +218,8 @@ func (p *Process) PeakRSS() uint64 {
 	return p.peak
 }
 
-// freePorts reserves n loopback ports by binding them all before giving them back.
-func freePorts(n int) ([]int, error) {
+// FreePorts reserves n loopback ports by binding them all before giving them back.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	var open []net.Listener
 	defer func() {
