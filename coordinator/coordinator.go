@@ -87,6 +87,7 @@ type Member struct {
 	signed  *receipts
 	alarms  *alarms
 	grudges grudges
+	lack    lack
 
 	mu        sync.Mutex // guards the next three; held for memory work only, never across I/O
 	machine   *round.Machine
@@ -249,7 +250,8 @@ func (m *Member) restore(data []byte) error {
 }
 
 // Run carries out duties until the context ends. Duties may wait for peers; what the others wait for, keys and the
-// leader's ticks, has a loop of its own, so that no peer can stop the log's time by answering slowly.
+// leader's ticks, has a loop of its own, so that no peer can stop the log's time by answering slowly; so has what repairs
+// copies, which no duty waits for.
 func (m *Member) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -260,6 +262,7 @@ func (m *Member) Run(ctx context.Context) {
 			}
 		})
 	})
+	wg.Go(func() { newRepairer(m).run(ctx) })
 	loop(ctx, m.wake, func() {
 		if m.caughtUp() {
 			m.duties(ctx)

@@ -7,8 +7,9 @@
 //
 // The files follow the way of a round: open.go (key packages, signing a RoundConfig), close.go (pulling and acking
 // candidates), vote.go, reveal.go, result.go; lead.go is the leader's part; enrol.go gives devices their certificates;
-// receipts.go remembers what was receipted, epochs.go whose word it was; serve_device.go and serve_mesh.go are the two
-// ports and admission.go what they admit; run.go wires real disks, sockets and Raft.
+// receipts.go remembers what was receipted, epochs.go whose word it was; rejoin.go takes members in whose log is gone, and
+// repair.go pulls what they lack; serve_device.go and serve_mesh.go are the two ports and admission.go what they admit;
+// run.go wires real disks, sockets and Raft.
 //
 // # Assumptions
 //
@@ -19,6 +20,7 @@
 //
 // Log time is the leader's word and never goes back: a lying leader can end every round and every key by one tick from far
 // ahead, which a new charter mends; a follower cannot. Round records, device ids in them, are shown to anybody who asks.
-// Contributions leave a fixed room free on their disk; there are no watermarks, no repair of copies between Accept and
-// Close, and published states are kept for ever. The process sets no memory limit of its own: give it GOMEMLIMIT.
+// Contributions leave a fixed room free on their disk; there are no watermarks, and published states
+// are kept for ever. Known copies are those that an Accept names: a holder whose disk broke still counts. The process sets
+// no memory limit of its own: give it GOMEMLIMIT.
 package coordinator

@@ -17,6 +17,11 @@ const (
 	partFor       = time.Hour              // what is left of an upload that broke off
 	sweepEvery    = 5 * time.Minute
 	strangeFor    = 48 * time.Hour // of a round that the log does not know (any more): no round lives that long
+	repairEvery   = time.Second
+	repairAfter   = 5 * time.Second  // most of what is lacking is on its way already
+	repairRetry   = 30 * time.Second // one that nobody had
+	repairPulls   = 2                // contributions at a time
+	repairRate    = 32 << 20         // bytes a second, on average: a quarter of a network of 1 Gb/s, which devices need too
 	seatsEvery    = 500 * time.Millisecond
 	removeEvery   = time.Minute // one member's store is taken out of the log's configuration at most so often
 	grudge        = time.Minute // a member that failed us is asked last

@@ -18,6 +18,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/fault"
 )
 
 // A member's log lies on a store with an id of its own; raft knows the store, the charter knows the member. `init` makes
@@ -76,7 +77,8 @@ func writeStore(dir string, r storeRecord) error {
 	if err := durable.MkdirAll(raft, 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(raft, storeFile), append(b, '\n'), 0o600)
+	path := filepath.Join(raft, storeFile)
+	return fault.Step("store", path, func() error { return durable.WriteFile(path, append(b, '\n'), 0o600) })
 }
 
 // newStoreID draws a UUID of version 4 (RFC 9562).

@@ -224,6 +224,15 @@ func TestAMemberWithNothingButItsKeysIsTakenIn(t *testing.T) {
 		l := w.line(lost)
 		return l.GetRole() == roleVoter && l.GetEpoch() == 2
 	})
+	// The round is open still: what it lacks comes without anybody asking for it.
+	eventually(t, "it has every contribution again", func() bool {
+		for _, d := range devices[:2] {
+			if !w.members[lost].m.shelf.Has(rc.ID(), d.header.Hash()) {
+				return false
+			}
+		}
+		return w.line(lost).GetLacking() == 0
+	})
 	w.upload(devices[2], rc, 0)
 	w.published(rc, lost, devices)
 	w.end(1)

@@ -250,6 +250,7 @@ func (m *Member) status() *coordpb.MemberStatus {
 	out := &coordpb.MemberStatus{Index: uint32(m.me), Name: m.ch.Members[m.me].Name, Self: true, Leader: m.log.Leading(), Term: l.Term,
 		Applied: l.Applied, Committed: l.Committed, DeviceUrl: m.ch.Members[m.me].DeviceURL, Reachable: true, Standing: m.standing()}
 	out.StoreId, out.Role = l.Store, roleVoter
+	out.Lacking, out.UnderReplicated = m.lack.get()
 	if l.Waiting {
 		out.Role = roleWaiting
 		if m.me < len(l.Seats) && l.Seats[m.me].Store == l.Store {

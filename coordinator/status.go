@@ -49,7 +49,11 @@ type Status struct {
 	Epoch         uint64      `json:"epoch"`
 	Erased        uint64      `json:"erased"` // highest epoch whose erasure the log shows
 	OpenRounds    uint32      `json:"open_rounds"`
-	Alarms        int         `json:"alarms"` // in the list of alarms, earlier runs' included
+	Store         string      `json:"store_id"`         // of the log
+	Role          string      `json:"role_in_log"`      // voter, catching up, waiting
+	Lacking       uint32      `json:"lacking"`          // accepted contributions of live rounds that are not here
+	Under         uint32      `json:"under_replicated"` // of all of them, with fewer than n-f known holders
+	Alarms        int         `json:"alarms"`           // in the list of alarms, earlier runs' included
 
 	Written time.Time `json:"written"`
 	PID     int       `json:"pid"`
@@ -170,7 +174,8 @@ func (m *Member) statusFile() Status {
 	at := s.GetStanding()
 	out := Status{Name: s.GetName(), Index: m.me, Consortium: m.ch.Consortium, Demo: m.ch.Demo, Charter: m.ch.Hash().String(),
 		Leader: at.GetLeader(), Leading: s.GetLeader(), LeaderSeconds: float64(at.GetAgeMs()) / 1000, Term: l.Term, Applied: l.Applied, Committed: l.Committed,
-		Needed: m.ch.Needed(), Waits: m.roundWaits(), Epoch: s.GetEpoch(), Erased: s.GetErased(), OpenRounds: s.GetOpenRounds(), Alarms: m.alarms.count(),
+		Needed: m.ch.Needed(), Waits: m.roundWaits(), Epoch: s.GetEpoch(), Erased: s.GetErased(), OpenRounds: s.GetOpenRounds(),
+		Store: s.GetStoreId(), Role: s.GetRole(), Lacking: s.GetLacking(), Under: s.GetUnderReplicated(), Alarms: m.alarms.count(),
 		Written: now.UTC(), PID: os.Getpid()}
 	if at.GetAgeMs() < 0 {
 		out.LeaderSeconds = -1

@@ -174,6 +174,8 @@ func (r *statusReport) print(w io.Writer, o *cli.Output) error {
 		t.Add("alarms", o.Bad(fmt.Sprintf("%d: see `ruche-coordinator doctor`", r.Alarms)))
 	}
 	t.Add("open rounds", r.OpenRounds)
+	t.Add("log", fmt.Sprintf("%s, store %s", r.Status.Role, r.Store))
+	t.Add("copies", fmt.Sprintf("%d lacking here, %d with fewer known holders than n-f", r.Lacking, r.Under))
 	return t.Write(w, false)
 }
 
