@@ -164,7 +164,7 @@ func TestExamination(t *testing.T) {
 		{"no charter", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "charter.json"))) }, Note, "no_charter"},
 		{"a charter cut short", func(t *testing.T, dir string) { must(t, os.Truncate(path(dir, "charter.json"), 100)) }, Problem, "charter_wrong"},
 		{"no raft folder", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "raft"))) }, Problem, "log_gone"},
-		{"no store id", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "raft", "store"))) }, Problem, "store_unknown"},
+		{"no store id", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "raft", "store"))) }, Problem, "log_incomplete"},
 		{"no guard", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "raft", "log", "guard"))) }, Problem, "guard_lost"},
 		{"no log beside the guard", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "raft", "log", "log"))) }, Problem, "log_short"},
 		{"no epoch folder", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "epochs"))) }, Warning, "no_say"},
