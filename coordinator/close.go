@@ -58,7 +58,7 @@ func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) 
 
 // judge is this member's verdict on one candidate. An error is this member's own trouble, of which no device is accused.
 func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, v round.View, k round.Candidate) (statement.Verdict, error) {
-	c, err := m.obtain(ctx, v, k)
+	c, err := m.sound(ctx, v, k)
 	if errors.As(err, new(*ownError)) {
 		return 0, err
 	}
@@ -80,6 +80,24 @@ func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, 
 		return statement.BadHeader, nil
 	}
 	return statement.BadBox, nil
+}
+
+// sound obtains a candidate and reads its y to the end. An ok in an Ack is for a copy that is whole now: once the Acks
+// have decided a set it never changes, and a copy that rotted unseen on every disk would hold the round up for ever
+// (coordinator design, 4.3, bit rot). A damaged copy is dropped and pulled again.
+func (m *Member) sound(ctx context.Context, v round.View, k round.Candidate) (*intake.Contribution, error) {
+	c, err := m.obtain(ctx, v, k)
+	if err != nil {
+		return nil, err
+	}
+	if err = m.shelf.Verify(c); err == nil {
+		return c, nil
+	}
+	m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
+	if err := m.shelf.Drop(c); err != nil {
+		return nil, &ownError{err}
+	}
+	return m.obtain(ctx, v, k)
 }
 
 // obtain loads a candidate from the shelf, or pulls it: first from the members that the Accept names, then from the rest.

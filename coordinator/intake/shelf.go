@@ -141,6 +141,23 @@ func (s *Shelf) Y(c *Contribution) (io.ReadCloser, error) {
 	return r, nil
 }
 
+// Verify reads the contribution's y and compares its hash.
+func (s *Shelf) Verify(c *Contribution) error {
+	r, err := s.Y(c)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	digest := label.New(label.TagContribution)
+	if _, err := io.Copy(digest, r); err != nil {
+		return fmt.Errorf("y of contribution %s: %w", c.Hash, err)
+	}
+	if label.Hash(digest.Sum(nil)) != c.Header.Y {
+		return fmt.Errorf("y of contribution %s does not match its hash", c.Hash)
+	}
+	return nil
+}
+
 // Receive takes y chunk by chunk and returns when the contribution is whole on disk: y, then the head, each with its
 // folder. Chunks that lie before what is already here are skipped, so a resumed and a repeated upload are one thing.
 func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coordpb.Chunk, error)) error {

@@ -162,6 +162,12 @@ func (s *Seat) hasY(id, y label.Hash) bool {
 	return err == nil && len(matches) == 1
 }
 
+// wholeY reports whether a masked vector on the member's disk is what its name says.
+func (s *Seat) wholeY(id, y label.Hash) bool {
+	b, err := os.ReadFile(filepath.Join(s.Dir, "blobs", "y", id.String(), y.String()))
+	return err == nil && label.Sum(label.TagContribution, b) == y
+}
+
 // parseOpen reads a head as it lies on the shelf.
 func parseOpen(head []byte) (*coordpb.UploadOpen, error) {
 	open := new(coordpb.UploadOpen)

@@ -47,8 +47,8 @@ func (f *Federation) judgeDurable(p *process, r *roundTrace, s *said, promised *
 				f.fail("member %d acks the candidate of index %d, its disk knows of %d", s.member, a.index, p.seat.ensured())
 			}
 			if i < len(s.ack.Verdicts) && s.ack.Verdicts[i] == statement.OK {
-				if _, ok := f.holds(p.seat, r.id, a.Header); !ok {
-					f.fail("member %d calls a candidate ok that it does not hold", s.member)
+				if y, ok := f.holds(p.seat, r.id, a.Header); !ok || !p.seat.wholeY(r.id, y) {
+					f.fail("member %d calls a candidate ok that it does not hold, or not whole", s.member)
 				}
 			}
 		}
