@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -25,6 +26,11 @@ type Contribution struct {
 // Forge makes a contribution of a device by hand, over some vector of small numbers. From then on the device counts as
 // a liar. garble, if set, changes the boxes before their hash is signed.
 func (d *Device) Forge(garble func(boxes [][]byte)) (*Contribution, error) {
+	return d.forge(nil, garble)
+}
+
+// forge makes it with a header that bend may change before the boxes are sealed under it, then with boxes of one's own.
+func (d *Device) forge(bend func(h *statement.Header), garble func(boxes [][]byte)) (*Contribution, error) {
 	v, ok := d.f.Round()
 	if !ok {
 		return nil, errors.New("there is no round")
@@ -40,7 +46,10 @@ func (d *Device) Forge(garble func(boxes [][]byte)) (*Contribution, error) {
 		return nil, err
 	}
 	sealed, err := committee.Contribute(rc.Committee(d.f.Charter), d.ID, h.Nonce, x, func(commitments []label.Hash, y label.Hash) []byte {
-		h.Commitments, h.Y = commitments, y
+		h.Commitments, h.Y = slices.Clone(commitments), y
+		if bend != nil {
+			bend(h)
+		}
 		return h.AAD()
 	}, d.rand)
 	if err != nil {
@@ -51,12 +60,12 @@ func (d *Device) Forge(garble func(boxes [][]byte)) (*Contribution, error) {
 	}
 	h.Boxes = statement.HashBoxes(sealed.Boxes)
 	body := h.Bytes()
-	c := &Contribution{Round: v.ID, Header: statement.HashHeader(body), Y: sealed.Y}
+	c := &Contribution{Round: h.Round, Header: statement.HashHeader(body), Y: sealed.Y}
 	if err := d.keepPlain(c.Header, x); err != nil {
 		return nil, err
 	}
-	c.Open = &coordpb.UploadOpen{RoundId: v.ID[:], Boxes: sealed.Boxes,
-		Header: &coordpb.Signed{Body: body, Signature: statement.SignContribution(d.key, v.ID, c.Header)}}
+	c.Open = &coordpb.UploadOpen{RoundId: h.Round[:], Boxes: sealed.Boxes,
+		Header: &coordpb.Signed{Body: body, Signature: statement.SignContribution(d.key, h.Round, c.Header)}}
 	return c, nil
 }
 

@@ -275,8 +275,11 @@ func (f *Federation) judgeUpload(open *coordpb.UploadOpen) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, err := f.device(h.Device)
-	if err != nil || d.Lies {
+	if err != nil || d.Lies || d.Cert == nil {
 		return
+	}
+	if statement.VerifyContribution(d.Cert.Public, h.Round, h.Hash(), open.GetHeader().GetSignature()) != nil {
+		return // somebody else sent it in its name
 	}
 	hash := statement.HashHeader(open.GetHeader().GetBody())
 	key := uploadKey{h.Device, h.Round}
