@@ -83,6 +83,18 @@ func (f *Federation) shownRound(id label.Hash) *roundTrace {
 	return nil
 }
 
+// shownCertificate reports whether some log holds the certificate of a set.
+func (f *Federation) shownCertificate(id label.Hash) bool {
+	for _, h := range f.views {
+		if r := h.trace.rounds[id]; r != nil {
+			if v, ok := r.certified(f.Charter, h.last()); ok && v != statement.Dead() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // shownDead reports whether some log holds a round's death certificate: whoever is shown it believes it.
 func (f *Federation) shownDead(id label.Hash) bool {
 	for _, h := range f.views {

@@ -115,9 +115,22 @@ func (b *siege) step(t testing.TB) {
 			must(t, s.Restart(false))
 		}
 	}
-	if b.often(4) {
+	if b.often(10) {
+		if b.often(70) {
+			must(t, b.liar().Pad(f.shown()...))
+		}
 		h := b.log()
-		_ = b.honest().Install(h, uint64(1+b.chance.IntN(len(h.entries)))) // it may refuse, and stops
+		index := h.last()
+		if b.often(20) {
+			index = uint64(1 + b.chance.IntN(len(h.entries)))
+		}
+		_ = b.honest().Install(h, index) // it may refuse, and stops
+	}
+	if one, other := b.torn(); one != nil && b.often(40) { // whoever has voted by the one is shown the other
+		must(t, b.liar().Pad(f.shown()...))
+		if s := b.honest(); s.view == one {
+			_ = s.Install(other, other.last())
+		}
 	}
 	b.honest().Held = b.often(10)
 	b.honest().Pace = uint64(b.chance.IntN(3))
@@ -147,6 +160,22 @@ func (b *siege) step(t testing.TB) {
 		f.Advance(AckAfter)
 	}
 	must(t, f.Step())
+}
+
+// torn gives two logs that decide one round in two ways, if there are any.
+func (b *siege) torn() (one, other *history) {
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	for _, h := range b.f.shown() {
+		for _, v := range h.observer.Rounds() {
+			for _, o := range b.f.shown() {
+				if w, ok := o.observer.Round(v.ID); ok && v.Decided && w.Decided && v.Decision != w.Decision {
+					return h, o
+				}
+			}
+		}
+	}
+	return nil, nil
 }
 
 // newest is the newest round of some log.
