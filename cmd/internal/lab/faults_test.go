@@ -21,7 +21,7 @@ import (
 
 // The points that a federation passes, by who writes there. Those of a home, of raft and of a journal are their packages'.
 var (
-	memberPoints = []string{"epoch", "y", "head", "receipt", "vote", "reveal", "sum", "model", "derived", "erased", "expired"}
+	memberPoints = []string{"epoch", "config", "y", "head", "receipt", "vote", "reveal", "sum", "model", "derived", "erased", "expired"}
 	devicePoints = []string{"stage", "debit", "ack", "adapter", "current", "end"}
 )
 

@@ -51,7 +51,8 @@ func persist(t testing.TB, f *Federation, id label.Hash, devices ...*Device) {
 			if d.Acked(id) {
 				break
 			}
-			_ = f.Contribute(d) // a member that knows no round is no error, one that gives no receipt is
+			_ = f.Contribute(d)        // a member that knows no round is no error, one that gives no receipt is
+			f.Advance(4 * time.Second) // it comes back when it was asked to
 		}
 		if !d.Acked(id) {
 			t.Fatalf("%s has no ack", d.Name)
