@@ -233,8 +233,11 @@ func (p *Participant) resume(ctx context.Context) error {
 // join checks is checked again, and what does not pass is dropped: the ledger tells of what leaves only.
 func (p *Participant) confirm(s *staged) (bool, error) {
 	for _, u := range p.ledger.uploads() {
-		if u.entry.Round == s.header.Round {
+		switch {
+		case u.entry.Round == s.header.Round && u.entry.Header == s.hash:
 			return true, nil
+		case u.entry.Round == s.header.Round:
+			return false, fmt.Errorf("staged contribution %s is not the one in the ledger", p.stagedPath(s.header.Round))
 		}
 	}
 	if s.config.Task != p.task.ID {

@@ -82,6 +82,14 @@ func parseStaged(b []byte) (*staged, error) {
 		return nil, err
 	}
 	s.hash = statement.HashHeader(s.open.GetHeader().GetBody())
+	switch { // a byte that flipped on the disk must not leave: the ledger names what does
+	case statement.RoundID(s.cert.GetBody()) != s.header.Round:
+		return nil, errors.New("the header is of another round than the certificate")
+	case label.Sum(label.TagContribution, s.y) != s.header.Y:
+		return nil, errors.New("y does not match its header")
+	case statement.HashBoxes(s.open.GetBoxes()) != s.header.Boxes:
+		return nil, errors.New("the boxes do not match their header")
+	}
 	return s, nil
 }
 

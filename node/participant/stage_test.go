@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
 )
 
@@ -36,6 +37,43 @@ func TestAStagedFileThatIsNoneStopsTheDevice(t *testing.T) {
 	}
 	if len(c.received) != 0 {
 		t.Fatal("something was sent")
+	}
+}
+
+// TestNoFlippedByteLeavesTheDevice: whichever byte of a staged file flips, it is refused, or what the ledger names is
+// as it was.
+func TestNoFlippedByteLeavesTheDevice(t *testing.T) {
+	c := newConsortium(t, nil)
+	p := c.device(taskCommons).start()
+	rc := c.show(c.config(taskCommons, 1, nil))
+	s, err := p.prepare(rc, c.open, p.cfg.Learner.(*learner).update)
+	must(t, err)
+	whole, err := s.marshal()
+	must(t, err)
+	refused := 0
+	for at := range whole {
+		bad := bytes.Clone(whole)
+		bad[at] ^= 1 << (at % 8)
+		got, err := parseStaged(bad)
+		if err != nil {
+			refused++
+			continue
+		}
+		if got.header.Round != rc.ID() || !bytes.Equal(got.y, s.y) || statement.HashBoxes(got.open.GetBoxes()) != s.header.Boxes ||
+			statement.HashBoxes(got.open.GetBoxes()) != got.header.Boxes {
+			t.Fatalf("flipped at %d: other bytes would leave", at)
+		}
+		if got.hash != s.hash { // the header itself: the ledger knows the right one
+			must(t, p.stage(s))
+			must(t, p.debit(s))
+			if _, err := p.confirm(got); err == nil {
+				t.Fatalf("flipped at %d: another header than the ledger's would leave", at)
+			}
+			refused++
+		}
+	}
+	if refused < len(s.y) {
+		t.Errorf("%d of %d flips are refused", refused, len(whole))
 	}
 }
 
