@@ -60,14 +60,13 @@ func askedToWait(err error) time.Duration {
 
 func (p *Participant) pacePath() string { return filepath.Join(p.cfg.Dir, "next-checkin."+p.task.ID) }
 
-// notBefore keeps the moment before which no member wants to hear a check-in of this task. What is short is over before a
-// process is up again, and is not written.
+// notBefore keeps the moment before which no member wants to hear a check-in of this task, for the next run: within this
+// one, whoever steps waits. What is short is over before a process is up again, and is not written.
 func (p *Participant) notBefore(least time.Duration) {
-	p.next = p.cfg.Now().Add(least)
 	if least < paceWritten {
 		return
 	}
-	b := strconv.FormatInt(p.next.UnixMilli(), 10) + "\n"
+	b := strconv.FormatInt(p.cfg.Now().Add(least).UnixMilli(), 10) + "\n"
 	if err := durable.WriteFile(p.pacePath(), []byte(b), 0o600); err != nil {
 		p.cfg.Logger.Warn("the moment of the next check-in was not written", "error", err)
 	}

@@ -83,7 +83,7 @@ type Participant struct {
 	pending bool                // the Learner has not taken p.current yet
 
 	failures int       // steps that failed one after the other
-	next     time.Time // no check-in before: a member asked for that
+	next     time.Time // no check-in before: a member asked an earlier run for that
 }
 
 // New checks the configuration, opens the ledger and the last verified state, and hands the latter to the Learner.
