@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/aggregation/encode"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -28,13 +30,14 @@ type town struct {
 	text    strings.Builder
 	logs    *locked
 	homes   []*Home
+	tune    func(*replica.Options)
 	members []*running // nil while one is down
 	clients []coordpb.DeviceClient
 }
 
-func newTown(t *testing.T, n, f int) *town {
+func newTown(t *testing.T, n, f int, tune func(*replica.Options)) *town {
 	t.Helper()
-	w := &town{t: t, homes: newHomes(t, n, f, time.Hour), members: make([]*running, n)}
+	w := &town{t: t, tune: tune, homes: newHomes(t, n, f, time.Hour), members: make([]*running, n)}
 	w.logs = &locked{w: &w.text}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	w.ctx = ctx
@@ -60,7 +63,7 @@ func (w *town) said() string {
 	return w.text.String()
 }
 
-func (w *town) start(i int) { w.members[i] = run(w.t, w.homes[i], w.logs) }
+func (w *town) start(i int) { w.members[i] = runTuned(w.t, w.homes[i], w.logs, w.tune) }
 
 func (w *town) end(i int) {
 	if p := w.members[i]; p != nil {
@@ -161,7 +164,7 @@ func (w *town) published(rc *statement.RoundConfig, at int, devices []*testDevic
 // A member that lost its raft folder while a round was open comes back under a new store id, gets its vote, and is then
 // one of the three without whom the round would not end.
 func TestAMemberThatLostItsLogIsTakenInAndNeeded(t *testing.T) {
-	w := newTown(t, 4, 1)
+	w := newTown(t, 4, 1, nil)
 	devices := []*testDevice{w.device(0), w.device(1), w.device(2)}
 	rc := w.open(devices[0])
 	lost, down := 3, 2
@@ -203,7 +206,7 @@ func TestAMemberThatLostItsLogIsTakenInAndNeeded(t *testing.T) {
 // One that has nothing left but its keys, its card and the charter comes back too: without authority over the open round,
 // and with keys of a later epoch for the next.
 func TestAMemberWithNothingButItsKeysIsTakenIn(t *testing.T) {
-	w := newTown(t, 4, 1)
+	w := newTown(t, 4, 1, nil)
 	devices := []*testDevice{w.device(0), w.device(1), w.device(2)}
 	rc := w.open(devices[0])
 	lost := 3
@@ -237,6 +240,52 @@ func TestAMemberWithNothingButItsKeysIsTakenIn(t *testing.T) {
 	w.published(rc, lost, devices)
 	w.end(1)
 	w.device(2) // three of four are what the log needs
+}
+
+// A member that was away for so long that the log does not reach back to it gets the state at once. It takes it for what
+// it is: not if it lacks what this member signed a receipt for.
+func TestAMemberFarBehindCatchesUpBySnapshotAndHoldsItAgainstItsReceipts(t *testing.T) {
+	w := newTown(t, 4, 1, func(o *replica.Options) {
+		o.SnapshotEvery, o.TrailingLogs, o.SnapshotInterval = 8, 1, 100*time.Millisecond
+	})
+	devices := []*testDevice{w.device(0), w.device(1), w.device(2)}
+	rc := w.open(devices[0])
+	late := 3
+	w.upload(devices[0], rc, late)
+	raft := func(i int) replica.Stats { return w.members[i].m.log.(*raftLog).raft.Stats() }
+	last := raft(late).Last
+	w.end(late)
+	for _, d := range devices[1:] {
+		w.upload(d, rc, 0)
+	}
+	w.published(rc, 0, devices)
+	eventually(t, "the others' logs begin later than the late one's end", func() bool {
+		return raft(0).First > last+1 && raft(1).First > last+1 && raft(2).First > last+1
+	})
+	w.start(late)
+	w.published(rc, late, devices)
+	if first := raft(late).First; first == 1 || first > 0 && first <= last+1 { // none at all where the state is all there is
+		t.Errorf("its log begins at %d and ended at %d: it needed no snapshot", first, last)
+	}
+	w.end(2)
+	w.device(late) // it counts: three of four are what the log needs
+	// Away again. What it signed in the meantime, by its own file, no state may lack.
+	last = raft(late).Last
+	w.end(late)
+	w.start(2)
+	signed, err := openReceipts(filepath.Join(w.homes[late].Dir, "receipts"), nil)
+	must(t, err)
+	must(t, signed.note(label.Sum(label.TagRoundConfig), time.Now().Add(time.Hour).UnixMilli(), label.Sum(label.TagHeader), last+1))
+	must(t, signed.close())
+	eventually(t, "the others' logs begin later again", func() bool {
+		return raft(0).First > last+1 && raft(1).First > last+1 && raft(2).First > last+1
+	})
+	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	defer cancel()
+	err = Run(ctx, RunOptions{Dir: w.homes[late].Dir, Timing: replica.Loopback, Logger: slog.New(slog.NewTextHandler(w.logs, nil)), tune: w.tune})
+	if !errors.Is(err, ErrStateRefused) || CauseOf(err).Word != "state_refused" {
+		t.Errorf("it ended with %v", err)
+	}
 }
 
 // The first store founds the log once: whoever has no log later is another store.

@@ -35,6 +35,8 @@ type RunOptions struct {
 	Timing       replica.Profile // raft's clocks, where they are not the charter's: demo charters only
 	Logger       *slog.Logger
 	Ready        func(*Member) // called when both ports listen
+
+	tune func(*replica.Options) // how soon a test's log is compacted
 }
 
 const (
@@ -236,7 +238,7 @@ func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, p
 		o.Logger.Warn("this member's log is empty: it waits under a new store id until the leader takes it in", "store", id)
 	}
 	log.self = home.Card.Name + "/" + id
-	log.raft, err = replica.New(m, replica.Options{
+	opts := replica.Options{
 		Self: log.self, Members: first, Found: found, Dir: dir, Log: store, Listener: accept, Profile: o.Timing, Logger: o.Logger,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) {
 			i := log.index(id)
@@ -246,7 +248,11 @@ func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, p
 			c := ch.Members[i]
 			return mesh.Dial(ctx, c.MeshAddr, cert, ed25519.PublicKey(c.TLSKey), mesh.ProtocolRaft)
 		},
-	})
+	}
+	if o.tune != nil {
+		o.tune(&opts)
+	}
+	log.raft, err = replica.New(m, opts)
 	if err != nil {
 		return nil, nil, err
 	}

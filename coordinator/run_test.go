@@ -48,13 +48,15 @@ func (p *running) end(t testing.TB) {
 }
 
 // run starts a member as its program does.
-func run(t testing.TB, h *Home, logs *locked) *running {
+func run(t testing.TB, h *Home, logs *locked) *running { return runTuned(t, h, logs, nil) }
+
+func runTuned(t testing.TB, h *Home, logs *locked, tune func(*replica.Options)) *running {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	p := &running{home: h, stop: stop, done: make(chan error, 1)}
 	ready := make(chan *Member, 1)
 	go func() {
-		p.done <- Run(ctx, RunOptions{Dir: h.Dir, Timing: replica.Loopback, Ready: func(m *Member) { ready <- m },
+		p.done <- Run(ctx, RunOptions{Dir: h.Dir, Timing: replica.Loopback, tune: tune, Ready: func(m *Member) { ready <- m },
 			Logger: slog.New(slog.NewTextHandler(logs, nil)).With("member", h.Card.Name)})
 	}()
 	select {
