@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 BINARIES := ruche-node ruche-coordinator ruche ruche-demo
 
-.PHONY: help build demo test race faults check bench fuzz failover kills powercuts partitions durability generate pretrain clean
+.PHONY: help build demo test race faults check bench fuzz failover kills powercuts partitions durability mutants generate pretrain clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ partitions: build ## cut links between members in network namespaces (PARTITIONS
 durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 after running the layers
 	@if [ -n "$$RUN" ]; then for layer in kills failover powercuts partitions; do $(MAKE) $$layer && cp bin/$$layer.json docs/benchmarks/ || exit 1; done; fi
 	$(GO) run ./cmd/internal/chaos report
+
+mutants: ## the product with one check removed at a time: a test must notice each
+	@$(GO) run ./cmd/internal/mutants
 
 generate: ## protobuf code, without protoc
 	cd coordinator/coordpb/_gen && $(GO) run .
