@@ -18,7 +18,7 @@ func TestFaultInInit(t *testing.T) {
 	for _, at := range []struct {
 		name string
 		nth  int
-	}{{"member-key", 1}, {"member-key", 2}, {"member-key", 3}, {"card", 1}} {
+	}{{"member-key", 1}, {"member-key", 2}, {"member-key", 3}, {"store", 1}, {"card", 1}} {
 		for _, moment := range []fault.Moment{fault.Before, fault.After} {
 			dir := filepath.Join(t.TempDir(), "alpha")
 			opts := HomeOptions{Name: "alpha", DeviceURL: "https://127.0.0.1:7420", MeshAddr: "127.0.0.1:7421"}
@@ -76,6 +76,36 @@ func TestFaultInNewToken(t *testing.T) {
 		must(t, err)
 		if want := map[fault.Moment]int{fault.Before: 1, fault.After: 2}[moment]; len(entries) != want {
 			t.Errorf("%s: %d tokens are there, want %d", moment, len(entries), want)
+		}
+	}
+}
+
+// TestFaultInFounding: the first start fails while it takes the fresh mark away. Raft has said nothing by then, so the next
+// start founds the same log, or goes on with it; a third one never founds.
+func TestFaultInFounding(t *testing.T) {
+	for _, moment := range []fault.Moment{fault.Before, fault.After} {
+		dir := filepath.Join(t.TempDir(), "alpha")
+		h, err := InitHome(dir, HomeOptions{Name: "alpha", DeviceURL: "https://127.0.0.1:7420", MeshAddr: "127.0.0.1:7421"}, rand.Reader)
+		must(t, err)
+		_, found, err := openStore(h, false, 4, rand.Reader)
+		must(t, err)
+		plan := &fault.Plan{At: fault.Passing{Name: "store", Moment: moment}, Nth: 1}
+		remove := fault.Install(dir, plan.Handle)
+		err = found()
+		remove()
+		if !errors.Is(err, fault.ErrInjected) {
+			t.Fatalf("%s: %v", moment, err)
+		}
+		// The configuration is in the log by then.
+		id, again, err := openStore(h, true, 4, rand.Reader)
+		if err != nil || id != h.Card.StoreID || (again != nil) != (moment == fault.Before) {
+			t.Fatalf("%s: store %s, founds %v, %v", moment, id, again != nil, err)
+		}
+		if again != nil {
+			must(t, again())
+		}
+		if id, again, err = openStore(h, true, 4, rand.Reader); err != nil || id != h.Card.StoreID || again != nil {
+			t.Fatalf("%s: store %s, founds %v, %v", moment, id, again != nil, err)
 		}
 	}
 }
