@@ -82,7 +82,7 @@ func (d *diary) read() []string {
 
 // cluster is a consortium's members in one process and in virtual time, over a network in memory and real stores.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	net     *switchboard
 	ids     []string
 	dirs    []string
@@ -106,7 +106,7 @@ func inVirtualTime(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-func newCluster(t *testing.T, n int, tune func(*Options)) *cluster {
+func newCluster(t testing.TB, n int, tune func(*Options)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, net: newSwitchboard(1), members: make([]*member, n), tune: tune}
 	for i := range n {
@@ -249,7 +249,7 @@ func (c *cluster) agree(index uint64) []string {
 	return first
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for range 3000 {
 		if cond() {
