@@ -8,6 +8,9 @@ import (
 	"io/fs"
 	"slices"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/epoch"
@@ -18,7 +21,8 @@ import (
 )
 
 // signAck pulls every candidate that this member lacks, opens its box of each, and says what it found (SA 2.3, Close and
-// Acks). "missing" is said only after every listed member was asked.
+// Acks). "missing" is said only after every listed member was asked. One that could not be asked may be back in a moment:
+// for half of the ack timeout it is waited for. After the whole of it the leader would go on without this member.
 func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) (*coordpb.Command, error) {
 	e, err := m.listed(v.Config)
 	if err != nil {
@@ -32,10 +36,18 @@ func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) 
 	if !ok {
 		return nil, nil // the round went on meanwhile
 	}
+	var patientMs int64
+	if task, known := m.ch.Task(v.Config.Task); known {
+		for _, x := range v.Closes {
+			if x.Hash == closing {
+				patientMs = x.AtMs + task.Timings.AckTimeout.Milliseconds()/2
+			}
+		}
+	}
 	ack := &statement.Ack{Round: v.ID, Close: c.Hash()}
 	terms := intake.Terms{Round: v.Config.Committee(m.ch)}
 	for _, k := range candidates {
-		verdict, err := m.judge(ctx, e, terms, v, k)
+		verdict, err := m.judge(ctx, e, terms, v, k, patientMs)
 		if err != nil {
 			return nil, err
 		}
@@ -57,9 +69,9 @@ func (m *Member) signAck(ctx context.Context, v round.View, closing label.Hash) 
 }
 
 // judge is this member's verdict on one candidate. An error is this member's own trouble, of which no device is accused.
-func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, v round.View, k round.Candidate) (statement.Verdict, error) {
+func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, v round.View, k round.Candidate, patientMs int64) (statement.Verdict, error) {
 	c, err := m.sound(ctx, v, k)
-	if errors.As(err, new(*ownError)) {
+	if errors.As(err, new(*ownError)) || errors.As(err, new(*unaskedError)) && m.cfg.Now().UnixMilli() < patientMs {
 		return 0, err
 	}
 	if err != nil {
@@ -112,7 +124,7 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 		m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
 	}
 	order := append(k.Holders.Members(), (v.Config.Listed() &^ k.Holders).Members()...)
-	last := errors.New("no member to ask")
+	last, unasked := errors.New("no member to ask"), false
 	order, alive := m.grudges.order(order), m.peers.Alive()
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(away(alive, a), away(alive, b)) })
 	for _, member := range order {
@@ -126,10 +138,27 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 		if errors.As(last, &r) && (r.Code == intake.CodeFull || r.Code == intake.CodeBusy) {
 			return nil, &ownError{last}
 		}
+		unasked = unasked || unreached(last)
 		m.grudges.hold(member)
 	}
-	return nil, fmt.Errorf("contribution %s: %w", k.Header, last)
+	err = fmt.Errorf("contribution %s: %w", k.Header, last)
+	if unasked {
+		err = &unaskedError{err}
+	}
+	return nil, err
 }
+
+// unreached reports whether a call never came to its member, as far as one can tell: what it holds is not known.
+func unreached(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
+}
+
+// unaskedError is that a contribution is not here, and that some member which may hold it could not be asked.
+type unaskedError struct{ err error }
+
+func (e *unaskedError) Error() string { return e.err.Error() }
+func (e *unaskedError) Unwrap() error { return e.err }
 
 // away orders members: those who seem to be away come last.
 func away(alive statement.Mask, member int) int {

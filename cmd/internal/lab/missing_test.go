@@ -171,6 +171,36 @@ func TestAMemberThatHasJustStartedMissesNothing(t *testing.T) {
 	must(t, f.Finish())
 }
 
+// TestAMemberThatCannotAskWaits: a member that reaches nobody for a moment accuses no contribution; one that reaches nobody
+// for long does, and the round goes on without its word.
+func TestAMemberThatCannotAskWaits(t *testing.T) {
+	for name, moment := range map[string]bool{"for a moment": true, "for long": false} {
+		t.Run(name, func(t *testing.T) {
+			f := story(t, Options{N: 4, F: 1, Devices: 4})
+			f.Begin()
+			until(t, f, round.Open)
+			late := f.Seats[3]
+			late.Crash()
+			everybody(t, f, f.Devices...)
+			late.Cut = true
+			must(t, late.Restart(false))
+			v := until(t, f, round.Closed)
+			must(t, f.Step())
+			if v, _ = f.Round(); v.Closes[0].Acked.Has(late.Index) {
+				t.Error("it acked what it could not ask for")
+			}
+			late.Cut = !moment
+			v = until(t, f, round.Acked)
+			if v.Contributors != len(f.Devices) || moment && len(v.Closes) != 1 {
+				t.Errorf("%d contributors of %d, after %d closes: %+v", v.Contributors, len(f.Devices), len(v.Closes), v.Closes)
+			}
+			late.Cut = false
+			until(t, f, round.Published)
+			must(t, f.Finish())
+		})
+	}
+}
+
 // dropOut chooses up to two devices that never contribute: some do not come, some die before a byte of theirs has left.
 func dropOut(f *Federation, chance *rand.Rand) (remain, dropped []*Device) {
 	gone := chance.IntN(3)

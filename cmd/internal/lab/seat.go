@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/ruche-federation/ruche/coordinator"
@@ -23,6 +25,7 @@ type Seat struct {
 	Held  bool   // gets no entries: a member that lags
 	Pace  uint64 // entries that it applies in one turn; 0: as the seed has it
 	Liar  *Liar  // nil: honest
+	Cut   bool   // reaches no other member
 	Fresh bool   // has heard of no other member yet, as one that has just started
 
 	f        *Federation
@@ -151,6 +154,9 @@ func (m *memberPeers) Mesh(member int) (coordpb.MeshClient, error) {
 		return nil, errDied
 	}
 	f := m.p.seat.f
+	if m.p.seat.Cut {
+		return nil, status.Error(codes.Unavailable, "cut off")
+	}
 	if member < 0 || member >= len(f.Seats) || member == m.p.seat.Index {
 		return nil, fmt.Errorf("member %d is no peer", member)
 	}
