@@ -248,6 +248,7 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 		}
 		say("through proxies: %s", orElse(why, "as told"))
 		r.About = "4 members behind proxies in one process: halves, one direction held back, members alone, for 0.5 to 7.5 s, while devices contribute"
+		r.Layer = "partitions by proxies"
 		r.Command += " PROXY=1"
 		p, at, err := newProxies(membersOfRun)
 		if err != nil {
