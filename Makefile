@@ -56,8 +56,9 @@ partitions: build ## cut links between members in network namespaces (PARTITIONS
 	$(GO) build -o bin/chaos ./cmd/internal/chaos
 	bin/chaos partitions --partitions $${PARTITIONS:-20} $${PROXY:+--proxy} --seed $${SEED:-1} --out bin/partitions.json
 
-durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 after running the layers
+durability: ## docs/benchmarks/durability.md again from the results beside it; with RUN=1 or TESTS=1 after running them
 	@if [ -n "$$RUN" ]; then for layer in kills failover powercuts partitions; do $(MAKE) $$layer && cp bin/$$layer.json docs/benchmarks/ || exit 1; done; fi
+	@if [ -n "$$TESTS" ]; then $(GO) run ./cmd/internal/chaos tests --results docs/benchmarks || exit 1; fi
 	$(GO) run ./cmd/internal/chaos report
 
 mutants: ## the product with one check removed at a time: a test must notice each

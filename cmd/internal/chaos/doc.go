@@ -6,6 +6,7 @@
 //	powercuts   cuts of power to members whose folders lie on images of disks (coordinator.md 2.4), and a control that must lose
 //	partitions  links between members cut, one way or both, and healed
 //	failover    the leader of an open round killed or stopped: how long until the next ack
+//	tests       the layers that are tests of other packages, at their full size, as Results
 //	report      docs/benchmarks/durability.md from the results in docs/benchmarks
 //
 // Every verb writes a Result as JSON. What the machine does not allow is a Result that says so: skipped, and why.

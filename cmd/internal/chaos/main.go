@@ -32,6 +32,7 @@ func newApp() *urfave.App {
 		layer("failover", "how long devices wait when the leader dies or stops", "kills", "leaders to kill; as many are told to stop", 20, runFailover),
 		layer("powercuts", "cut the power of members' disks while devices contribute", "cuts", "disks to cut", 20, runPowercuts),
 		layer("partitions", "cut links between members while devices contribute", "partitions", "partitions", 20, runPartitions),
+		testsCommand(),
 		reportCommand(),
 	}
 	return app
