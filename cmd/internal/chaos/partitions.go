@@ -79,7 +79,8 @@ func (w *network) close() error {
 	ctx := context.Background() // also after an interrupt
 	var errs []error
 	for i := range w.n {
-		errs = append(errs, ip(ctx, "netns", "del", w.space(i)))
+		// The link first: a namespace goes only when the last of its connections has, and takes its links with it then.
+		errs = append(errs, ip(ctx, "link", "del", w.port(i)), ip(ctx, "netns", "del", w.space(i)))
 	}
 	return errors.Join(append(errs, ip(ctx, "link", "del", w.name))...)
 }
