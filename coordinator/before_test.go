@@ -2,9 +2,15 @@ package coordinator
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 )
@@ -48,6 +54,56 @@ func TestVotesFollowTheLog(t *testing.T) {
 	must(t, err)
 	if vote.Value != v.Decision || vote.Value == statement.Dead() {
 		t.Errorf("voted for %s, its log decided %s", vote.Value, v.Decision)
+	}
+}
+
+// TestARottenCopyIsNotAckedAsWhole: an ok in an Ack is for a copy whose y was read to the end (coordinator design, 4.3).
+func TestARottenCopyIsNotAckedAsWhole(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	d := r.contribute(v)[0]
+	e, err := r.m.listed(v.Config)
+	must(t, err)
+	terms := intake.Terms{Round: v.Config.Committee(r.ch)}
+	judge := func() statement.Verdict {
+		t.Helper()
+		for _, k := range r.m.machine.Candidates(v.ID) {
+			if k.Header == d.header.Hash() {
+				verdict, err := r.m.judge(t.Context(), e, terms, v, k, 0)
+				must(t, err)
+				return verdict
+			}
+		}
+		t.Fatal("the log lacks the contribution")
+		return 0
+	}
+	if got := judge(); got != statement.OK {
+		t.Fatalf("whole: %v", got)
+	}
+	path := filepath.Join(r.home.Dir, "blobs", "y", v.ID.String(), d.header.Y.String())
+	b, err := os.ReadFile(path)
+	must(t, err)
+	b[len(b)/2] ^= 4
+	must(t, os.WriteFile(path, b, 0o600))
+	if got := judge(); got != statement.Missing {
+		t.Errorf("rotten: %v", got)
+	}
+}
+
+// TestNothingLeavesUnderAnExpiredRecord: a member that has said that it serves a round no more does not, whatever its log
+// shows still (SA 8.3).
+func TestNothingLeavesUnderAnExpiredRecord(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	v := r.until(round.Revealed)
+	reveal, err := statement.ParseReveal(v.Reveals[0].Statement.Body)
+	must(t, err)
+	must(t, r.m.mayServe(v.ID, reveal.SumY))
+	e, err := r.m.listed(v.Config)
+	must(t, err)
+	must(t, e.RecordExpired(v.ID))
+	if err := r.m.mayServe(v.ID, reveal.SumY); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("served: %v", err)
 	}
 }
 

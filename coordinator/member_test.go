@@ -213,6 +213,9 @@ func TestRestoreKeepsReceipts(t *testing.T) {
 	}
 	wantRefused()
 	must(t, r.m.Restore(late)) // the same again is fine
+	if err := r.m.Restore(early); err == nil || !strings.Contains(err.Error(), "has applied") {
+		t.Fatalf("an older state over a newer one: %v", err)
+	}
 	// After a restart the state is empty, and the receipts are not.
 	must(t, r.m.Close())
 	r.start(0)
@@ -387,6 +390,10 @@ func TestOwnDerivation(t *testing.T) {
 func TestOneConfigOfASeq(t *testing.T) {
 	r := newRig(t)
 	v := r.until(round.Open)
+	kept, err := filepath.Glob(filepath.Join(r.home.Dir, "configs", "*"))
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("the round was signed under %d notes, %v", len(kept), err)
+	}
 	must(t, r.m.keepConfig(v)) // again
 	config := *v.Config
 	other := v

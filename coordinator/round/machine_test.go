@@ -305,6 +305,13 @@ func TestForgedSnapshots(t *testing.T) {
 	good, id := published(t, fourOne)
 	for name, forge := range map[string]func(m *Machine, r *round){
 		"published without signatures": func(m *Machine, r *round) { r.results = [statement.MembersMax]*result{} },
+		"published by one signature": func(m *Machine, r *round) {
+			for j := range r.results {
+				if r.results[j] != r.opened {
+					r.results[j] = nil
+				}
+			}
+		},
 		"sealed with too few votes":    func(m *Machine, r *round) { r.votes[0], r.votes[1] = nil, nil },
 		"another decision":             func(m *Machine, r *round) { r.decision = label.Sum(label.TagSet) },
 		"a candidate left out":         func(m *Machine, r *round) { r.accepts = r.accepts[1:]; r.counts.accepted-- },

@@ -103,6 +103,24 @@ func TestSetRule(t *testing.T) {
 	})
 }
 
+// TestADeviceStandsOnceInASet: the log takes no second Accept of a device, and the set rule does not rely on it (SA 8.5).
+func TestADeviceStandsOnceInASet(t *testing.T) {
+	ch := &charter.Charter{N: 4, F: 1, Q: charter.Quorum(4, 1)}
+	candidates := make([]Candidate, 4)
+	verdicts := map[int][]statement.Verdict{}
+	for i := range candidates {
+		candidates[i] = Candidate{Device: label.Sum(label.TagDevice, []byte{byte(i)}), Header: label.Hash{byte(i)}, Authority: i}
+		verdicts[i] = []statement.Verdict{statement.OK, statement.OK, statement.OK, statement.OK}
+	}
+	if d := DecideSet(ch, 3, candidates, 0b1111, verdicts); d.Err != nil || len(d.Set) != 4 {
+		t.Fatalf("set %v: %v", d.Set, d.Err)
+	}
+	candidates[3].Device = candidates[0].Device
+	if d := DecideSet(ch, 3, candidates, 0b1111, verdicts); d.Err == nil {
+		t.Fatal("one device stands twice in a legal set")
+	}
+}
+
 func asSet(in []label.Hash) map[label.Hash]bool {
 	out := map[label.Hash]bool{}
 	for _, h := range in {

@@ -139,6 +139,38 @@ func TestACrashSendsTheSameBytes(t *testing.T) {
 	}
 }
 
+// TestNothingLeavesBeforeItIsOnTheDisk: when a contribution arrives at the first member, the debit is in the ledger and
+// what is staged are exactly the bytes that arrived (SA 8.6).
+func TestNothingLeavesBeforeItIsOnTheDisk(t *testing.T) {
+	c := newConsortium(t, nil)
+	d := c.device(taskCommons)
+	p := d.start()
+	rc := c.show(c.config(taskCommons, 1, nil))
+	arrived := 0
+	c.onUpload = func(r received) (*coordpb.UploadResponse, error) {
+		arrived++
+		header := statement.HashHeader(r.open.GetHeader().GetBody())
+		entries, err := ReadLedger(filepath.Join(d.cfg.Dir, "ledger"))
+		if err != nil || len(entries) != 1 || entries[0].Kind != KindContribution || entries[0].Header != header {
+			t.Errorf("upload %d: the ledger says %+v, %v", arrived, entries, err)
+		}
+		b, err := os.ReadFile(filepath.Join(d.cfg.Dir, "staged", rc.ID().String()))
+		if err != nil {
+			t.Errorf("upload %d: %v", arrived, err)
+		} else if s, err := parseStaged(b); err != nil || s.hash != header || !bytes.Equal(s.y, r.y) {
+			t.Errorf("upload %d: other bytes are staged, %v", arrived, err)
+		}
+		if arrived == 1 {
+			return nil, status.Error(codes.Unavailable, "the line is cut")
+		}
+		return c.receipts(r.open, 0, 1, 2), nil
+	}
+	step(t, p)
+	if arrived != 2 || kinds(p) != "contribution ack" {
+		t.Fatalf("%d uploads, the ledger says %s", arrived, kinds(p))
+	}
+}
+
 func TestACrashBeforeStagingLeavesNothingBehind(t *testing.T) {
 	c := newConsortium(t, nil)
 	d := c.device(taskCommons)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -18,7 +19,8 @@ type result struct {
 	Name    string  `json:"name"`
 	Promise string  `json:"promise"`
 	Test    string  `json:"test"`
-	Outcome string  `json:"outcome"` // caught, survived, or what went wrong
+	Outcome string  `json:"outcome"`           // caught, survived, or what went wrong
+	Noticed string  `json:"noticed,omitempty"` // what the test said first
 	Seconds float64 `json:"seconds"`
 }
 
@@ -61,7 +63,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	for i, m := range chosen {
 		begun := time.Now()
 		r := result{Name: m.Name, Promise: m.Promise, Test: m.Package + " " + m.Test, Outcome: "caught"}
-		if err := kill(root, m); err != nil {
+		var err error
+		if r.Noticed, err = kill(root, m); err != nil {
 			r.Outcome = err.Error()
 			bad++
 		}
@@ -103,27 +106,32 @@ func healthy(root string, list []Mutant, progress io.Writer) error {
 	return nil
 }
 
-// kill demands that m compiles and its test fails.
-func kill(root string, m Mutant) (err error) {
+// says finds a failing test's first words, or those of a panic.
+var says = regexp.MustCompile(`(?m)[a-z_]+\.go:[0-9]+: .*$|^panic: .*$`)
+
+// kill demands that m compiles and its test fails, and returns what the test said.
+func kill(root string, m Mutant) (noticed string, err error) {
 	dir, err := os.MkdirTemp("", "ruche-mutant-")
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	overlay, err := m.overlay(root, dir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	out, err := goTest(root, overlay, m.Package, "^"+m.Test+"$")
 	switch {
 	case err == nil:
-		return errors.New("SURVIVED")
+		return "", errors.New("SURVIVED")
 	case !errors.As(err, new(*exec.ExitError)):
-		return err
+		return "", err
+	case strings.Contains(out, "panic: test timed out"):
+		return "", fmt.Errorf("the test noticed nothing, it hangs: %s", out)
 	case !strings.Contains(out, "--- FAIL: "+m.Test) && !strings.Contains(out, "panic: "):
-		return fmt.Errorf("no test failed, it did not run: %s", out)
+		return "", fmt.Errorf("no test failed, it did not run: %s", out)
 	}
-	return nil
+	return says.FindString(out), nil
 }
 
 // overlay writes the edited files into dir and returns the file that names them.
@@ -167,7 +175,7 @@ func goTest(root, overlay, pkg, pattern string) (string, error) {
 	}
 	args = append(args, "./"+pkg)
 	if pkg == "coordinator/round" {
-		args = append(args, "-rapid.nofailfile") // it would write into the repository what makes a mutant fail
+		args = append(args, "-rapid.nofailfile", "-rapid.shrinktime=1ms") // what makes a mutant fail is neither kept in the repository nor sought the least of
 	}
 	cmd := exec.Command("go", args...)
 	cmd.Dir = root
