@@ -36,8 +36,8 @@ func CauseOf(err error) Cause {
 		return Cause{"guard_lost", "the guard file, which holds the term, the vote and how far the log went, is missing or damaged: this member cannot know whom it voted for; " + keepIt, rejoinFirst}
 	case errors.As(err, new(*raftlog.DamagedError)):
 		return Cause{"log_damaged", "entries of the log are not what was written: the disk damaged them; " + keepIt, "check the disk, then " + rejoinFirst}
-	case errors.Is(err, ErrStoreUnknown), errors.Is(err, replica.ErrNoSnapshot):
-		return Cause{"log_incomplete", "a part of the raft folder is missing: its store id, or the snapshot that its log goes on from; " + keepIt, rejoinFirst}
+	case errors.Is(err, ErrStoreUnknown), errors.Is(err, replica.ErrNoSnapshot), errors.Is(err, replica.ErrNoLog):
+		return Cause{"log_incomplete", "a part of the raft folder is missing: its store id, its log, or the snapshot that the log goes on from; " + keepIt, rejoinFirst}
 	case errors.Is(err, ErrStateRefused), errors.Is(err, replica.ErrOldSnapshot):
 		return Cause{"state_refused", "a leader sent a state that contradicts what this member applied or signed receipts for: that leader lies, or it lost a part of its log; nothing of it was taken over",
 			"compare with the other members (`ruche rounds verify --all-members`, `ruche members list`); when the others agree again, start this member; if they agree against this one, " + rejoinFirst}

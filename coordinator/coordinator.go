@@ -98,17 +98,16 @@ type Member struct {
 	pulse chan struct{} // for the loop of keys and ticks
 
 	// The loop of duties' own.
-	later      map[round.Effect]time.Time // duties not to be tried before
-	witnessed  uint64                     // applied index at the last look for own words in the log
-	guarded    time.Time                  // when that index was last made durable
-	fetchLater time.Time                  // a published state that this member lacks is not to be asked for before
-	swept      time.Time                  // when parts of uploads were last expired
-	strange    map[label.Hash]time.Time   // rounds with files here that the state does not know, and since when
+	later       map[round.Effect]time.Time // duties not to be tried before
+	witnessed   uint64                     // applied index at the last look for own words in the log
+	guarded     time.Time                  // when that index was last made durable
+	followLater time.Time                  // a published state that is not here is not to be asked for before
+	swept       time.Time                  // when parts of uploads were last expired
+	strange     map[label.Hash]time.Time   // rounds with files here that the state does not know, and since when
 
 	// The loop of keys and ticks' own.
 	publishLater time.Time            // the key package is not to be published before
 	erasedLater  time.Time            // erased epochs are not to be looked for before
-	followLater  time.Time            // a published state that is not here is not to be asked for before
 	ticked       time.Time            // when this leader last proposed a tick
 	short        map[string]time.Time // tasks whose next round would not list every member, and since when
 }

@@ -7,7 +7,6 @@ const (
 	workEvery     = 100 * time.Millisecond // duties are looked for at least this often; an applied entry wakes the loop at once
 	retryDuty     = time.Second            // a duty that failed, or whose entry is not yet applied, is tried again after this
 	retryAlarm    = 30 * time.Second       // one that failed for a reason that time does not mend
-	retryFetch    = 5 * time.Second        // for a published state that nobody had
 	shortWait     = 3 * time.Second        // for members that a round would not list, before it is proposed without them; and for a member that seems away
 	proposeWait   = 10 * time.Second       // one proposal; an unknown outcome is harmless, every command is idempotent
 	applyWait     = 5 * time.Second        // for the replica to count an entry that the state shows already

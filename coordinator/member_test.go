@@ -385,6 +385,39 @@ func TestOwnDerivation(t *testing.T) {
 	must(t, r.m.checkStart(v))
 }
 
+// TestADamagedDerivationAccusesNobody: a flipped digit in the note of a derivation is no contradiction, and the note of a
+// round goes when a later one is published.
+func TestADamagedDerivationAccusesNobody(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	v := r.until(round.Published)
+	path := filepath.Join(r.home.Dir, derivedDir, v.ID.String())
+	b, err := os.ReadFile(path)
+	must(t, err)
+	b[0] ^= 1 // still a digit
+	must(t, os.WriteFile(path, b, 0o600))
+	must(t, r.m.checkStart(v))
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the damaged note is still there: %v", err)
+	}
+	must(t, r.m.keepDerived(v.ID, v.Result.Model))
+	strange := label.Hash{8}
+	must(t, r.m.keepDerived(strange, label.Hash{7}))
+	notes := func() (n int) {
+		found, err := filepath.Glob(filepath.Join(r.home.Dir, derivedDir, "*"))
+		must(t, err)
+		return len(found)
+	}
+	must(t, r.m.tidyDerived(time.Now()))
+	if n := notes(); n != 2 {
+		t.Errorf("%d notes, want those of the newest round and of one that the log may yet bring", n)
+	}
+	must(t, r.m.tidyDerived(time.Now().Add(strangeFor+time.Minute)))
+	if _, known, err := r.m.derived(v.ID); err != nil || !known || notes() != 1 {
+		t.Errorf("the newest round's note is known: %v, %v; of %d", known, err, notes())
+	}
+}
+
 // TestOneConfigOfASeq: what a member has signed for a task it signs again, and nothing else of that seq or below, whatever
 // its log says since.
 func TestOneConfigOfASeq(t *testing.T) {
@@ -411,9 +444,14 @@ func TestOneConfigOfASeq(t *testing.T) {
 	}
 	notes, err := filepath.Glob(filepath.Join(r.home.Dir, "configs", "*"))
 	must(t, err)
-	must(t, os.WriteFile(notes[0], nil, 0o600))
-	if err := r.m.keepConfig(other); !errors.As(err, new(*alarm)) {
-		t.Errorf("with a damaged note: %v", err)
+	note, err := os.ReadFile(notes[0])
+	must(t, err)
+	note[0]-- // a lower seq: to believe it is to sign a second config of one seq
+	for _, damaged := range [][]byte{note, nil} {
+		must(t, os.WriteFile(notes[0], damaged, 0o600))
+		if err := r.m.keepConfig(other); !errors.As(err, new(*alarm)) {
+			t.Errorf("with the damaged note %q: %v", damaged, err)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -66,7 +65,8 @@ func (m *Member) checkStart(v round.View) error {
 }
 
 // keepConfig notes, durably and before the signature exists, which config this member signs for a task: the seqs that it
-// signs rise, and no seq has two (SA 2.3, Opening). A damaged note is an alarm: somebody has to look before it is removed.
+// signs rise, and no seq has two (SA 2.3, Opening). A damaged note is an alarm: somebody has to look before it is removed, for what
+// was signed no log can tell for sure.
 func (m *Member) keepConfig(v round.View) error {
 	dir := filepath.Join(m.cfg.Home.Dir, "configs")
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
@@ -74,9 +74,11 @@ func (m *Member) keepConfig(v round.View) error {
 	}
 	path := filepath.Join(dir, label.Sum(label.TagTask, []byte(v.Config.Task)).String())
 	note := fmt.Sprintf("%d %s\n", v.Config.Seq, v.ID)
-	old, err := os.ReadFile(path)
+	old, err := durable.ReadChecked(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, new(*durable.CorruptError)):
+		return alarmf("the note of what this member signed for %s is damaged: %w", v.Config.Task, err)
 	case err != nil:
 		return err
 	case string(old) == note:
@@ -85,11 +87,11 @@ func (m *Member) keepConfig(v round.View) error {
 		var seq uint64
 		var id string
 		if _, err := fmt.Sscanf(string(old), "%d %s\n", &seq, &id); err != nil {
-			return alarmf("the note of what this member signed for %s is damaged: %w", v.Config.Task, err)
+			return alarmf("the note of what this member signed for %s is none: %w", v.Config.Task, err)
 		}
 		if seq >= v.Config.Seq {
 			return alarmf("not signing round %d (%s): this member has signed round %d (%s)", v.Config.Seq, v.ID, seq, id)
 		}
 	}
-	return fault.Step("config", path, func() error { return durable.WriteFile(path, []byte(note), 0o600) })
+	return fault.Step("config", path, func() error { return durable.WriteChecked(path, []byte(note), 0o600) })
 }

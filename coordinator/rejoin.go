@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
@@ -152,14 +153,14 @@ func (m *Member) rejoin() *coordpb.Signed {
 // seats are the members' stores, as the leader knows them.
 type seats struct {
 	log     *raftLog
-	removed map[int]time.Time // when a member's store was last removed: nobody makes work by a new one every second
-	said    string            // the last reason for doing nothing
+	removed map[string]time.Time // by seat, when its store was last removed: nobody makes work by a new one every second
+	said    string               // the last reason for doing nothing
 }
 
 // keepSeats is the leader's part for members whose store is new, until the context ends. What is to be done is read off
 // raft's own configuration and what the members say now, so a new leader goes on where the old one stopped.
 func (l *raftLog) keepSeats(ctx context.Context) {
-	s := &seats{log: l, removed: map[int]time.Time{}}
+	s := &seats{log: l, removed: map[string]time.Time{}}
 	tick := time.NewTicker(seatsEvery)
 	defer tick.Stop()
 	for {
@@ -198,19 +199,12 @@ func (s *seats) step(ctx context.Context) {
 		}
 		joiners = append(joiners, replica.Joiner{ID: id, Applied: line.GetApplied()})
 	}
-	change, why := replica.NextChange(servers, joiners, s.log.raft.Stats().Committed, func(id string) bool { return live[id] })
+	change, why := s.next(servers, joiners, s.log.raft.Stats().Committed, func(id string) bool { return live[id] }, now)
 	if change.ID == "" {
 		if len(joiners) > 0 {
 			s.say("a member waits for its vote: " + why)
 		}
 		return
-	}
-	seat := s.log.index(change.ID)
-	if change.Step == replica.Remove {
-		if last, ok := s.removed[seat]; ok && now.Sub(last) < removeEvery {
-			return
-		}
-		s.removed[seat] = now
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeWait)
 	defer cancel()
@@ -219,6 +213,23 @@ func (s *seats) step(ctx context.Context) {
 		return
 	}
 	m.cfg.Logger.Info("the members' stores have changed", "step", string(change.Step), "store", change.ID)
+}
+
+// next is the one change to make now. A seat whose store was removed a short while ago is passed over, not waited for:
+// one that comes with a new store again and again must not keep the others out.
+func (s *seats) next(servers []replica.Server, joiners []replica.Joiner, committed uint64, live func(string) bool, now time.Time) (replica.Change, string) {
+	for {
+		change, why := replica.NextChange(servers, joiners, committed, live)
+		if change.Step != replica.Remove {
+			return change, why
+		}
+		seat := replica.Seat(change.ID)
+		if last, ok := s.removed[seat]; !ok || now.Sub(last) >= removeEvery {
+			s.removed[seat] = now
+			return change, why
+		}
+		joiners = slices.DeleteFunc(joiners, func(j replica.Joiner) bool { return replica.Seat(j.ID) == seat })
+	}
 }
 
 // say logs a reason once, not twice a second.

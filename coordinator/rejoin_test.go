@@ -10,6 +10,7 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -410,4 +411,38 @@ func TestAWaitingMemberSignsNothing(t *testing.T) {
 	if fmt.Sprintf("%s, %s, %s", Seat{}.role(), Seat{Store: "x"}.role(), Seat{Store: "x", Voter: true}.role()) != "waiting, catching up, voter" {
 		t.Error("roles")
 	}
+}
+
+// TestAMemberThatKeepsComingBackKeepsNobodyOut: whoever asks for a new store again and again has its own removed once a
+// minute, and the others are served meanwhile.
+func TestAMemberThatKeepsComingBackKeepsNobodyOut(t *testing.T) {
+	s := &seats{removed: map[string]time.Time{}}
+	now := time.Unix(1, 0)
+	servers := []replica.Server{{ID: "liar/1", Voter: true}, {ID: "lost/1", Voter: true}, {ID: "c/1", Voter: true}, {ID: "d/1", Voter: true}}
+	alive := func(id string) bool { return id != "lost/1" }
+	ask := func(store string) (replica.Change, string) {
+		return s.next(servers, []replica.Joiner{{ID: "liar/" + store}, {ID: "lost/2", Applied: 9}}, 9, alive, now)
+	}
+	carryOut := func(store string, want replica.Change) {
+		t.Helper()
+		change, why := ask(store)
+		if change != want {
+			t.Fatalf("%+v (%s), want %+v", change, why, want)
+		}
+		servers = slices.DeleteFunc(servers, func(x replica.Server) bool { return x.ID == change.ID })
+		if change.Step != replica.Remove {
+			servers = append(servers, replica.Server{ID: change.ID, Voter: change.Step == replica.Promote})
+		}
+		now = now.Add(seatsEvery)
+	}
+	carryOut("2", replica.Change{Step: replica.Remove, ID: "liar/1"})
+	carryOut("3", replica.Change{Step: replica.Add, ID: "liar/3"})
+	carryOut("4", replica.Change{Step: replica.Remove, ID: "lost/1"})
+	carryOut("5", replica.Change{Step: replica.Add, ID: "lost/2"})
+	carryOut("6", replica.Change{Step: replica.Promote, ID: "lost/2"})
+	if change, _ := ask("7"); change.ID != "" {
+		t.Errorf("%+v within the minute", change)
+	}
+	now = now.Add(removeEvery)
+	carryOut("8", replica.Change{Step: replica.Remove, ID: "liar/3"})
 }

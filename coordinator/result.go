@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -229,49 +230,68 @@ func (m *Member) followPublished(ctx context.Context) bool {
 	return did
 }
 
-// keepLatest fetches the newest published state of every task where this member was away when it was computed: devices
-// get it from any member, and f+1 may be the only ones that have it.
-func (m *Member) keepLatest(ctx context.Context) {
-	for i := range m.ch.Tasks {
-		task := &m.ch.Tasks[i]
-		m.mu.Lock()
-		v, ok := m.machine.Latest(task.ID)
-		m.mu.Unlock()
-		if !ok || v.Result == nil || m.results.Has(modelsGroup, v.Result.Model) {
-			continue
-		}
-		if now := m.cfg.Now(); now.Before(m.fetchLater) {
-			return
-		} else {
-			m.fetchLater = now.Add(retryFetch)
-		}
-		if _, err := m.state(ctx, v.Result.Model, task.Init()); err != nil && ctx.Err() == nil {
-			m.cfg.Logger.Warn("the newest state is not here yet", "task", task.ID, "seq", v.Config.Seq, "error", err)
-		}
-	}
-}
+// derivedDir has a file per round: the state that this member derived for it.
+const derivedDir = "derived"
 
 // keepDerived notes, durably, which state this member derived for a round.
 func (m *Member) keepDerived(id, model label.Hash) error {
-	dir := filepath.Join(m.cfg.Home.Dir, "derived")
+	dir := filepath.Join(m.cfg.Home.Dir, derivedDir)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	path := filepath.Join(dir, id.String())
-	return fault.Step("derived", path, func() error { return durable.WriteFile(path, []byte(model.String()), 0o600) })
+	return fault.Step("derived", path, func() error { return durable.WriteChecked(path, []byte(model.String()+"\n"), 0o600) })
 }
 
-// derived is the state that this member derived for a round; false if it derived none.
+// derived is the state that this member derived for a round; false if it derived none. A damaged note accuses nobody: it
+// is removed, and the member believes f+1 others, as one that was away does.
 func (m *Member) derived(id label.Hash) (label.Hash, bool, error) {
-	b, err := os.ReadFile(filepath.Join(m.cfg.Home.Dir, "derived", id.String()))
-	if errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(m.cfg.Home.Dir, derivedDir, id.String())
+	b, err := durable.ReadChecked(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return label.Hash{}, false, nil
-	}
-	if err != nil {
+	case errors.As(err, new(*durable.CorruptError)):
+		m.cfg.Logger.Error("the note of a state that this member derived is damaged; it is removed", "round", id.String(), "error", err)
+		return label.Hash{}, false, durable.Remove(path)
+	case err != nil:
 		return label.Hash{}, false, err
 	}
-	h, err := label.ParseHash(string(b))
+	h, err := label.ParseHash(strings.TrimSuffix(string(b), "\n"))
 	return h, err == nil, err
+}
+
+// tidyDerived removes the notes that no start is compared with any more: of rounds before the newest published one, and
+// of those that the state knows no more. What the log has yet to say of a round, it says within strangeFor.
+func (m *Member) tidyDerived(now time.Time) error {
+	dir := filepath.Join(m.cfg.Home.Dir, derivedDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var errs []error
+	for _, e := range entries {
+		id, perr := label.ParseHash(e.Name())
+		if perr != nil {
+			continue
+		}
+		m.mu.Lock()
+		v, known := m.machine.Round(id)
+		var last round.View
+		if known {
+			last, _ = m.machine.Latest(v.Config.Task)
+		}
+		m.mu.Unlock()
+		over := known && last.Config != nil && v.Config.Seq < last.Config.Seq
+		if !known {
+			info, err := e.Info()
+			over = err == nil && now.Sub(info.ModTime()) >= strangeFor
+		}
+		if over {
+			errs = append(errs, durable.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // tidy removes what no one needs any more: contributions, sums and receipts of rounds that have ended, parts of uploads
@@ -281,6 +301,9 @@ func (m *Member) tidy() {
 		m.swept = now
 		if n, err := m.shelf.ExpireParts(now, partFor); err != nil || n > 0 {
 			m.cfg.Logger.Info("parts of uploads that broke off are removed", "parts", n, "error", err)
+		}
+		if err := m.tidyDerived(now); err != nil {
+			m.cfg.Logger.Error("removing old notes failed; it is tried again", "error", err)
 		}
 	}
 	ids, err := m.shelf.Rounds()

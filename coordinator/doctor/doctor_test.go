@@ -165,6 +165,10 @@ func TestExamination(t *testing.T) {
 		{"a charter cut short", func(t *testing.T, dir string) { must(t, os.Truncate(path(dir, "charter.json"), 100)) }, Problem, "charter_wrong"},
 		{"no raft folder", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "raft"))) }, Problem, "log_gone"},
 		{"no store id", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "raft", "store"))) }, Problem, "log_incomplete"},
+		{"no log beside a snapshot", func(t *testing.T, dir string) {
+			must(t, os.RemoveAll(path(dir, "raft", "log")))
+			must(t, os.MkdirAll(path(dir, "raft", "snapshots", "2-9-1"), 0o700))
+		}, Problem, "log_incomplete"},
 		{"no guard", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "raft", "log", "guard"))) }, Problem, "guard_lost"},
 		{"no log beside the guard", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "raft", "log", "log"))) }, Problem, "log_short"},
 		{"no epoch folder", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "epochs"))) }, Warning, "no_say"},

@@ -25,6 +25,11 @@ func (x *Examination) log() {
 	}
 	dir := filepath.Join(x.Dir, "raft")
 	if _, err := os.Stat(filepath.Join(dir, "log")); errors.Is(err, fs.ErrNotExist) {
+		if files, err := replica.InspectSnapshots(dir); err == nil && len(files) > 0 {
+			c := coordinator.CauseOf(replica.ErrNoLog)
+			x.find(Problem, "log", c.Word, c.Means, c.Do, "%v", replica.ErrNoLog)
+			return
+		}
 		if s, err := coordinator.ReadStatus(x.Dir); err == nil && s.Applied > 0 {
 			if x.ch != nil && x.ch.N == 1 {
 				x.find(Problem, "log", "log_gone", "there is no other member to learn the log from", "put the raft folder back, or found the consortium anew", "the log is gone, and the last run had applied %d entries", s.Applied)

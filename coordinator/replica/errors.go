@@ -19,6 +19,9 @@ var (
 	ErrNotApplied = errors.New("entry is not applied here")
 	// ErrNoSnapshot says that what came before the log's first entry is gone: the store is to be set aside.
 	ErrNoSnapshot = errors.New("the snapshot that the log goes on from is missing")
+	// ErrNoLog says that snapshots lie beside a log that never had a term: term, vote and what came after them are gone,
+	// and the store is to be set aside.
+	ErrNoLog = errors.New("the log that the snapshots belong to is missing")
 	// ErrOldSnapshot says that somebody sent a snapshot older than what this member has applied.
 	ErrOldSnapshot = errors.New("snapshot is older than the applied state")
 )

@@ -210,6 +210,26 @@ func TestALogWithoutItsSnapshotIsRefused(t *testing.T) {
 	})
 }
 
+// A store whose log is gone goes on from no snapshot: it does not know whom it voted for, nor what it acknowledged since.
+func TestSnapshotsWithoutTheirLogAreRefused(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		c.propose("a")
+		_, m := c.leader()
+		if err := m.Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.stop(0)
+		if err := os.RemoveAll(filepath.Join(c.dirs[0], "raft")); err != nil {
+			t.Fatal(err)
+		}
+		c.tune = func(o *Options) { o.Found = nil } // it was founded long ago
+		if err := c.tryStart(0); !errors.Is(err, ErrNoLog) {
+			t.Fatalf("started: %v", err)
+		}
+	})
+}
+
 // A caller that means another store hears nothing; a greeting may come in pieces, and may be wrong.
 func TestGreeting(t *testing.T) {
 	for _, tt := range []struct {

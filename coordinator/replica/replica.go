@@ -224,18 +224,26 @@ func openSnapshots(dir string, logger *quiet) (*raft.FileSnapshotStore, error) {
 	return files, nil
 }
 
-// contiguous refuses a compacted log whose snapshot is gone: raft would apply its entries to an empty state.
+// contiguous refuses a compacted log whose snapshot is gone: raft would apply its entries to an empty state. It refuses
+// snapshots whose log is gone too: raft would go on from the newest without the term, the vote and the entries that this
+// store acknowledged since. A log that a leader's snapshot emptied has a term, durably before the snapshot.
 func contiguous(log Log, files *raft.FileSnapshotStore) error {
 	first, err := log.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
-	if first <= 1 {
+	if first == 1 {
 		return nil
 	}
 	list, err := files.List()
 	if err != nil {
 		return fmt.Errorf("replica: snapshots: %w", err)
+	}
+	if first == 0 {
+		if term, err := log.GetUint64([]byte("CurrentTerm")); len(list) > 0 && term == 0 { // raft's name for it
+			return errors.Join(fmt.Errorf("replica: %w: the newest ends at entry %d", ErrNoLog, list[0].Index), err)
+		}
+		return nil
 	}
 	for _, s := range list {
 		if s.Index+1 >= first {

@@ -39,6 +39,7 @@ const (
 	TagStart        = "start"      // what a device trained from
 	TagVoteFile     = "votes"      // the hash chain of an epoch's vote file
 	TagRecord       = "record"     // the hash chain of other append-only files
+	TagNote         = "note"       // the checksum of a small file
 	TagSnapshot     = "snapshot"   // a replicated state
 	TagCommand      = "command"    // a proposed log entry
 	TagErasure      = "erasure"    // a deleted epoch

@@ -1,12 +1,13 @@
 package participant
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ruche-federation/ruche/aggregation/layout"
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/statement"
@@ -295,20 +296,51 @@ func TestAnOlderResultIsNoNews(t *testing.T) {
 	}
 }
 
-func TestADamagedStateIsNotLoaded(t *testing.T) {
-	c := newConsortium(t, nil)
-	d := c.device(taskCommons)
-	c.latest, _ = c.publish(c.config(taskCommons, 1, nil), make([]float32, 32), 0, 1)
-	p := d.start()
-	step(t, p)
-	path := p.adapterPath(p.current.Model)
-	must(t, p.Close())
-	t.Run("damaged", func(t *testing.T) {
-		m := layout.Model{TaskID: taskCommons, LayoutHash: c.ch.Tasks[0].Layout.Hash(), Seq: 1, Values: make([]float32, 32)}
-		m.Values[1] = 1
-		writeFile(t, path, m.Canonical())
-		if _, err := New(t.Context(), d.cfg); err == nil || !strings.Contains(err.Error(), "the bytes have the hash") {
-			t.Fatalf("got %v", err)
-		}
-	})
+// TestADamagedStateIsFetchedAgain: whatever is damaged or missing of the last state, the device starts from the public
+// init and fetches the newest state again, with the name of the result that the next round rests on.
+func TestADamagedStateIsFetchedAgain(t *testing.T) {
+	flip := func(t *testing.T, path string, at int) {
+		b, err := os.ReadFile(path)
+		must(t, err)
+		b[at] ^= 1
+		writeFile(t, path, b)
+	}
+	for name, damage := range map[string]func(t *testing.T, current, adapter string){
+		"a flipped digit of the result": func(t *testing.T, current, _ string) {
+			b, err := os.ReadFile(current)
+			must(t, err)
+			flip(t, current, bytes.Index(b, []byte(`"result":"`))+len(`"result":"`))
+		},
+		"a flipped digit of the seq": func(t *testing.T, current, _ string) { flip(t, current, len(`{"seq":`)) },
+		"an empty file":              func(t *testing.T, current, _ string) { writeFile(t, current, nil) },
+		"a flipped byte of the state": func(t *testing.T, _, adapter string) {
+			b, err := os.ReadFile(adapter)
+			must(t, err)
+			flip(t, adapter, len(b)-1)
+		},
+		"no state": func(t *testing.T, _, adapter string) { must(t, os.Remove(adapter)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newConsortium(t, nil)
+			d := c.device(taskCommons)
+			c.latest, _ = c.publish(c.config(taskCommons, 1, nil), make([]float32, 32), 0, 1)
+			p := d.start()
+			step(t, p)
+			want, current, adapter := p.current, p.currentPath(), p.adapterPath(p.current.Model)
+			must(t, p.Close())
+			damage(t, current, adapter)
+			p = d.start()
+			if p.Seq() != 0 || p.State() != c.ch.Tasks[0].Init().Hash() {
+				t.Fatalf("it starts from round %d, state %s", p.Seq(), p.State())
+			}
+			step(t, p)
+			if p.Seq() != 1 || p.State() != want.Model || p.current.Result != want.Result {
+				t.Fatalf("after a check-in it has round %d, state %s, result %s", p.Seq(), p.State(), p.current.Result)
+			}
+			must(t, p.Close())
+			if p = d.start(); p.Seq() != 1 || p.current.Result != want.Result {
+				t.Fatalf("and after a restart round %d, result %s", p.Seq(), p.current.Result)
+			}
+		})
+	}
 }

@@ -35,22 +35,34 @@ func (p *Participant) currentPath() string {
 	return filepath.Join(p.cfg.Dir, "adapters", p.task.ID+".json")
 }
 
-// loadState reads the last adopted state and checks its hash again; without one it derives the public init.
+// loadState reads the last adopted state and checks it again; without one, or with a damaged one, it begins with the
+// public init: the members' newest state is fetched with the next check-in. The ledger, not this, says what was uploaded
+// from which start.
 func (p *Participant) loadState() (state, error) {
-	b, err := os.ReadFile(p.currentPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		m := p.task.Init()
-		return state{Model: m.Hash(), model: m}, nil
+	m := p.task.Init()
+	first := state{Model: m.Hash(), model: m}
+	s, err := p.readState()
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && s.Seq == 0:
+		return first, nil
+	case err != nil && (errors.Is(err, fs.ErrNotExist) || !errors.As(err, new(*fs.PathError))):
+		p.cfg.Logger.Error("the last verified state is damaged: it is fetched again", "error", err)
+		return first, nil
 	}
+	return s, err
+}
+
+// readState returns what it knows of the state also with an error.
+func (p *Participant) readState() (s state, err error) {
+	b, err := durable.ReadChecked(p.currentPath())
 	if err != nil {
-		return state{}, err
+		return s, err
 	}
-	var s state
 	if err := json.Unmarshal(b, &s); err != nil {
-		return state{}, fmt.Errorf("%s: %w", p.currentPath(), err)
+		return s, fmt.Errorf("%s: %w", p.currentPath(), err)
 	}
 	if b, err = os.ReadFile(p.adapterPath(s.Model)); err != nil {
-		return state{}, err
+		return s, err
 	}
 	s.model, err = p.parseModel(b, s.Model, s.Seq)
 	return s, err
@@ -142,7 +154,7 @@ func (p *Participant) keep(s state, raw []byte) error {
 		return err
 	}
 	path = p.currentPath()
-	return fault.Step("current", path, func() error { return durable.WriteFile(path, b, 0o600) })
+	return fault.Step("current", path, func() error { return durable.WriteChecked(path, append(b, '\n'), 0o600) })
 }
 
 // fetch asks members in turn for the bytes of a state. They name themselves by their hash, so any member will do.

@@ -1,5 +1,5 @@
-// Package durable gives writes that are on the disk when they return: WriteFile for whole files, Records for an
-// append-only, hash-chained file, MkdirAll and SyncDir for folders, and Lock for "one process at a time". FreeBytes tells
+// Package durable gives writes that are on the disk when they return: WriteFile for whole files, WriteChecked for small
+// ones with a checksum, Records for an append-only, hash-chained file, MkdirAll and SyncDir for folders, and Lock for "one process at a time". FreeBytes tells
 // whether there is room.
 //
 // # The happy path of WriteFile, as system calls

@@ -25,7 +25,8 @@ const (
 	headSize      = 32
 )
 
-// CorruptError is damage that is not a torn last record: acknowledged records may be lost or altered.
+// CorruptError is damage that is not a torn last record: acknowledged records may be lost or altered. Of a checked file it
+// is any damage.
 type CorruptError struct {
 	Path   string
 	Offset int64
@@ -33,7 +34,7 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("records %s: damaged at offset %d: %s", e.Path, e.Offset, e.Reason)
+	return fmt.Sprintf("file %s: damaged at offset %d: %s", e.Path, e.Offset, e.Reason)
 }
 
 // VersionError is a file of another format version: written by a later release, and not touched.

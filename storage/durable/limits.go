@@ -8,6 +8,8 @@ const (
 	defaultMaxRecord = 64 << 10
 	// MaxRecordsFile bounds a Records file, since opening reads it whole.
 	MaxRecordsFile = 256 << 20
+	// MaxChecked bounds a file with a checksum: a line or two.
+	MaxChecked = 16 << 10
 	// maxTag is the room for the tag in a Records header.
 	maxTag = 32
 	// sector is the smallest piece a disk writes or loses. Larger real sectors are multiples of it.
