@@ -66,15 +66,16 @@ func TestWalks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("random walks of real members")
 	}
-	walks := 2
+	walks := 4
 	if full() {
-		walks = 600
+		walks = 200
 	}
 	for _, size := range [][2]int{{5, 1}, {7, 2}} {
-		r, err := Run(Options{N: size[0], F: size[1], Walks: walks, Steps: 150, Seed: 1})
+		r, err := Run(Options{N: size[0], F: size[1], Walks: walks, Steps: 400, Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Log(r.Reached)
 		reached(t, r, "RoundCert")
 	}
 }

@@ -4,7 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+
+	"github.com/ruche-federation/ruche/coordinator/round"
 )
+
+// driftMax is how many steps of one kind a walk looks at before it takes one, at most.
+const driftMax = 8
 
 // walk goes through the states at random, step by step: for sizes whose pools are too many. It prunes nothing: each
 // step is one that some member or the leader takes, a restored backup among them.
@@ -40,10 +45,13 @@ func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool) error {
 			l := s.locals[at[i]]
 			to.to = s.local(local{said: l.said, restored: true, folder: s.backup()})
 		case c < 50 && len(own) > 0:
-			to = own[rng.IntN(len(own))]
+			to = s.drift(rng, own)
 		case len(led) > 0:
-			to = led[rng.IntN(len(led))]
+			to = s.drift(rng, led)
 		default:
+			continue
+		}
+		if s.far(to.to) < s.far(at[i]) && rng.IntN(driftMax) > 0 {
 			continue
 		}
 		if to.said != 0 && s.locals[at[i]].restored {
@@ -65,4 +73,28 @@ func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool) error {
 		}
 	}
 	return nil
+}
+
+// drift picks a step, mostly one of those after which the first round is furthest: without a drift a walk loses itself in
+// crashes and deadlines long before anybody votes.
+func (s *seat) drift(rng *rand.Rand, steps []step) step {
+	best := steps[rng.IntN(len(steps))]
+	for range rng.IntN(driftMax) {
+		if other := steps[rng.IntN(len(steps))]; s.far(other.to) > s.far(best.to) {
+			best = other
+		}
+	}
+	return best
+}
+
+// far orders states by how far the first round has come in them, dead ones first, then by what the member has signed.
+func (s *seat) far(l int) int {
+	at := s.locals[l]
+	r := s.classes[at.class].shown.rounds[0]
+	far := int(r.phase) * 100
+	if r.phase == round.Dead || r.decision == dead {
+		far = 0
+	}
+	at.said.each(func(words) { far++ })
+	return far
 }
