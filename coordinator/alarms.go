@@ -28,6 +28,7 @@ const (
 	AlarmReceipts = "receipts_damaged" // a round's list of receipts was damaged
 	AlarmState    = "state_refused"    // a snapshot contradicts what this member knows
 	AlarmDuty     = "duty_refused"     // the log asks for what this member must not sign
+	AlarmClock    = "clock_wrong"      // the other members' clocks contradict this one
 	AlarmStopped  = "stopped"          // the member stopped by itself
 	AlarmList     = "alarms_damaged"   // the list of alarms was damaged: earlier ones are in the file that was set aside
 )

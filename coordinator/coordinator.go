@@ -59,6 +59,8 @@ type Peers interface {
 	intake.Peers
 	// Alive are the members that answered of late, this one included.
 	Alive() statement.Mask
+	// Apart are those of them whose clocks are further than limit from this member's.
+	Apart(limit time.Duration) statement.Mask
 }
 
 // Config is what a Member works with.

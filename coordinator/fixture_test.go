@@ -245,6 +245,7 @@ type nobody struct{}
 
 func (nobody) Mesh(member int) (coordpb.MeshClient, error) { return nil, errors.New("no peers") }
 func (nobody) Alive() statement.Mask                       { return 1 }
+func (nobody) Apart(time.Duration) statement.Mask          { return 0 }
 
 type locked struct {
 	mu sync.Mutex

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ruche-federation/ruche/coordinator/round"
 )
@@ -14,12 +15,21 @@ func (m *Member) lead(ctx context.Context) bool {
 	}
 	now := m.cfg.Now()
 	did := false
-	if now.Sub(m.ticked) >= m.ch.Timing.Tick.D() {
+	tick := m.ch.Timing.Tick.D()
+	// The log's time never goes back: a future that a wrong clock stamps would stop all rounds until it is there. More
+	// than f members that contradict this clock are not all lying.
+	wrong := m.peers.Apart(m.ch.Timing.Slack.D()+tick+aliveFor).Size() > m.ch.F
+	if now.Sub(m.ticked) >= tick {
 		m.ticked = now
-		if err := m.propose(ctx, round.TickCommand(now.UnixMilli())); err != nil {
+		if wrong {
+			m.alarms.raise(AlarmClock, errClock)
+		} else if err := m.propose(ctx, round.TickCommand(now.UnixMilli())); err != nil {
 			m.cfg.Logger.Debug("the tick was not applied", "error", err)
 		}
 		did = true
+	}
+	if wrong {
+		return did
 	}
 	alive := m.peers.Alive()
 	for i := range m.ch.Tasks {
@@ -62,3 +72,5 @@ func (m *Member) lead(ctx context.Context) bool {
 	}
 	return did
 }
+
+var errClock = errors.New("more than f other members' clocks contradict this one: as the leader it stamps and proposes nothing")

@@ -23,10 +23,15 @@ import (
 // meshPeers are the other members over real connections. A member is alive if it answered a short while ago.
 type meshPeers struct {
 	me    int
-	conns []*grpc.ClientConn                     // nil for me
-	seen  []atomic.Int64                         // unix ms of the last answer
-	said  []atomic.Pointer[coordpb.MemberStatus] // that answer
+	conns []*grpc.ClientConn      // nil for me
+	heard []atomic.Pointer[heard] // nil for one that has not answered yet
 	now   func() time.Time
+}
+
+// heard is a peer's last answer. How old it is does not depend on this machine's clock being set meanwhile.
+type heard struct {
+	at   time.Time
+	line *coordpb.MemberStatus
 }
 
 const (
@@ -40,7 +45,7 @@ const (
 
 // dialPeers prepares connections to every other member; they are made when they are used.
 func dialPeers(ch *charter.Charter, me int, cert tls.Certificate, now func() time.Time) (*meshPeers, error) {
-	p := &meshPeers{me: me, conns: make([]*grpc.ClientConn, ch.N), seen: make([]atomic.Int64, ch.N), said: make([]atomic.Pointer[coordpb.MemberStatus], ch.N), now: now}
+	p := &meshPeers{me: me, conns: make([]*grpc.ClientConn, ch.N), heard: make([]atomic.Pointer[heard], ch.N), now: now}
 	for i, c := range ch.Members {
 		if i == me {
 			continue
@@ -71,9 +76,25 @@ func (p *meshPeers) Mesh(member int) (coordpb.MeshClient, error) {
 // Alive implements Peers.
 func (p *meshPeers) Alive() statement.Mask {
 	m := statement.Mask(1) << p.me
-	now := p.now().UnixMilli()
-	for i := range p.seen {
-		if i != p.me && now-p.seen[i].Load() < aliveFor.Milliseconds() {
+	now := p.now()
+	for i := range p.heard {
+		if h := p.heard[i].Load(); h != nil && now.Sub(h.at) < aliveFor {
+			m |= 1 << i
+		}
+	}
+	return m
+}
+
+// Apart implements Peers.
+func (p *meshPeers) Apart(limit time.Duration) statement.Mask {
+	var m statement.Mask
+	now := p.now()
+	for _, i := range p.Alive().Members() {
+		h := p.heard[i].Load()
+		if h == nil || h.line.GetClockMs() == 0 {
+			continue
+		}
+		if there := time.UnixMilli(h.line.GetClockMs()).Add(now.Sub(h.at)); now.Round(0).Sub(there).Abs() > limit {
 			m |= 1 << i
 		}
 	}
@@ -81,7 +102,12 @@ func (p *meshPeers) Alive() statement.Mask {
 }
 
 // line is what a peer last said of itself, nil for nothing yet.
-func (p *meshPeers) line(member int) *coordpb.MemberStatus { return p.said[member].Load() }
+func (p *meshPeers) line(member int) *coordpb.MemberStatus {
+	if h := p.heard[member].Load(); h != nil {
+		return h.line
+	}
+	return nil
+}
 
 // watch asks every peer for its status until the context ends.
 func (p *meshPeers) watch(ctx context.Context) {
@@ -94,8 +120,7 @@ func (p *meshPeers) watch(ctx context.Context) {
 			for ctx.Err() == nil {
 				call, cancel := context.WithTimeout(ctx, pingTimeout)
 				if line, err := client.Status(call, &coordpb.ListMembersRequest{}); err == nil {
-					p.said[i].Store(line)
-					p.seen[i].Store(p.now().UnixMilli())
+					p.heard[i].Store(&heard{p.now(), line})
 				}
 				cancel()
 				select {

@@ -129,7 +129,7 @@ func (s *MeshServer) FetchAdapter(r *coordpb.GetAdapterRequest, stream grpc.Serv
 // Status is this member's own line.
 func (s *MeshServer) Status(context.Context, *coordpb.ListMembersRequest) (*coordpb.MemberStatus, error) {
 	out := s.m.status()
-	out.Rejoin = s.m.rejoin()
+	out.Rejoin, out.ClockMs = s.m.rejoin(), s.m.cfg.Now().UnixMilli()
 	return out, nil
 }
 

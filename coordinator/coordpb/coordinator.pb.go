@@ -1814,6 +1814,7 @@ type MemberStatus struct {
 	Lacking         uint32                 `protobuf:"varint,16,opt,name=lacking,proto3" json:"lacking,omitempty"`                                        // accepted contributions of live rounds that this member does not hold
 	UnderReplicated uint32                 `protobuf:"varint,17,opt,name=under_replicated,json=underReplicated,proto3" json:"under_replicated,omitempty"` // of those that it knows of, how many have fewer than n-f known holders
 	Rejoin          *Signed                `protobuf:"bytes,18,opt,name=rejoin,proto3" json:"rejoin,omitempty"`                                           // among members only, from one that waits: a signed Rejoin
+	ClockMs         int64                  `protobuf:"varint,19,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`                         // among members only: its clock, unix milliseconds
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1972,6 +1973,13 @@ func (x *MemberStatus) GetRejoin() *Signed {
 		return x.Rejoin
 	}
 	return nil
+}
+
+func (x *MemberStatus) GetClockMs() int64 {
+	if x != nil {
+		return x.ClockMs
+	}
+	return 0
 }
 
 type ProposeRequest struct {
@@ -2749,7 +2757,7 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\bended_ms\x18\v \x01(\x03R\aendedMs\"\x14\n" +
 	"\x12ListMembersRequest\"S\n" +
 	"\x13ListMembersResponse\x12<\n" +
-	"\amembers\x18\x01 \x03(\v2\".ruche.coordinator.v1.MemberStatusR\amembers\"\xa2\x04\n" +
+	"\amembers\x18\x01 \x03(\v2\".ruche.coordinator.v1.MemberStatusR\amembers\"\xbd\x04\n" +
 	"\fMemberStatus\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2771,7 +2779,8 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\x04role\x18\x0f \x01(\tR\x04role\x12\x18\n" +
 	"\alacking\x18\x10 \x01(\rR\alacking\x12)\n" +
 	"\x10under_replicated\x18\x11 \x01(\rR\x0funderReplicated\x124\n" +
-	"\x06rejoin\x18\x12 \x01(\v2\x1c.ruche.coordinator.v1.SignedR\x06rejoin\"*\n" +
+	"\x06rejoin\x18\x12 \x01(\v2\x1c.ruche.coordinator.v1.SignedR\x06rejoin\x12\x19\n" +
+	"\bclock_ms\x18\x13 \x01(\x03R\aclockMs\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"L\n" +
 	"\x0fProposeResponse\x129\n" +

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -220,6 +221,9 @@ func (p *process) Mesh(int) (coordpb.MeshClient, error) { return nil, errors.New
 
 // Alive implements coordinator.Peers.
 func (p *process) Alive() statement.Mask { return 1 << p.s.me }
+
+// Apart implements coordinator.Peers.
+func (p *process) Apart(time.Duration) statement.Mask { return 0 }
 
 // firstEpoch lets the member draw and publish its epoch.
 func (s *seat) firstEpoch() (*coordpb.Command, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -178,6 +179,9 @@ func (m *memberPeers) Alive() statement.Mask {
 	}
 	return m.p.seat.f.Up() | 1<<m.p.seat.Index
 }
+
+// Apart implements coordinator.Peers: whose clock is wrong is told by what it stamps and signs.
+func (m *memberPeers) Apart(time.Duration) statement.Mask { return 0 }
 
 var _ coordinator.Peers = (*memberPeers)(nil)
 
