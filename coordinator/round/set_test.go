@@ -121,6 +121,62 @@ func TestADeviceStandsOnceInASet(t *testing.T) {
 	}
 }
 
+// TestOneMembersWordCostsAFifth: what one member alone refuses is left out up to a fifth of the candidates; beyond that M
+// is not legal with it, unless M cannot be smaller (SA 2.3, Set rule).
+func TestOneMembersWordCostsAFifth(t *testing.T) {
+	ch := &charter.Charter{N: 4, F: 1, Q: charter.Quorum(4, 1)}
+	candidates := make([]Candidate, 10)
+	for i := range candidates {
+		candidates[i] = Candidate{Device: label.Sum(label.TagDevice, []byte{byte(i)}), Authority: i % 4}
+	}
+	for _, c := range []struct {
+		active  statement.Mask
+		refuses [4]int // how many of the candidates, from the first on, each member refuses
+		legal   bool
+		set     int
+	}{
+		{0b1111, [4]int{0, 0, 0, 2}, true, 8},
+		{0b1111, [4]int{0, 0, 0, 3}, false, 7},
+		{0b1111, [4]int{0, 0, 3, 3}, true, 7}, // not one member's word
+		{0b1111, [4]int{0, 0, 2, 5}, false, 5},
+		{0b1011, [4]int{0, 0, 0, 3}, true, 7}, // there is no smaller M
+	} {
+		verdicts := map[int][]statement.Verdict{}
+		for _, j := range c.active.Members() {
+			for i := range candidates {
+				v := statement.OK
+				if i < c.refuses[j] {
+					v = statement.BadBox
+				}
+				verdicts[j] = append(verdicts[j], v)
+			}
+		}
+		if d := DecideSet(ch, 3, candidates, c.active, verdicts); (d.Err == nil) != c.legal || len(d.Set) != c.set {
+			t.Errorf("M %v refusing %v: a set of %d, blamed %v, %v", c.active, c.refuses, len(d.Set), d.Blamed, d.Err)
+		}
+	}
+}
+
+// TestACloseIsForTheWholeList: a leader chooses M and nothing else (SA 2.3, Close and Acks).
+func TestACloseIsForTheWholeList(t *testing.T) {
+	l, id := closed(t, fourOne, 4)
+	c := &statement.Close{Round: id, Active: 0b0111}
+	for name, left := range map[string][]Candidate{"all": l.m.Candidates(id), "all but one": l.m.Candidates(id)[1:], "none": nil} {
+		var list []statement.Contributor
+		for _, k := range left {
+			list = append(list, statement.Contributor{Device: k.Device, Header: k.Header})
+		}
+		c.Candidates = statement.HashCandidates(id, list)
+		want := BadCandidates
+		if name == "all" {
+			want = OK
+		}
+		if got := l.branch().m.addClose(c, 100); got.Code != want {
+			t.Errorf("a close for %s: %s, want %s", name, got.Code, want)
+		}
+	}
+}
+
 func asSet(in []label.Hash) map[label.Hash]bool {
 	out := map[label.Hash]bool{}
 	for _, h := range in {
