@@ -237,7 +237,8 @@ func (p *Participant) confirm(s *staged) (bool, error) {
 		case u.entry.Round == s.header.Round && u.entry.Header == s.hash:
 			return true, nil
 		case u.entry.Round == s.header.Round:
-			return false, fmt.Errorf("staged contribution %s is not the one in the ledger", p.stagedPath(s.header.Round))
+			p.cfg.Logger.Error("a staged contribution is not the one in the ledger: it is removed and not sent", "path", p.stagedPath(s.header.Round))
+			return false, p.unstage(s.header.Round)
 		}
 	}
 	if s.config.Task != p.task.ID {

@@ -106,7 +106,8 @@ func (p *Participant) stage(s *staged) error {
 	return fault.Step("stage", path, func() error { return durable.WriteFile(path, b, 0o600) })
 }
 
-// staged lists what waits in the folder. A file that does not parse was not written by this program: it is an error.
+// staged lists what waits in the folder. A file that is not as it was written is removed: if anything of it left, the
+// ledger tells so, and forbids another upload; if not, the round is joined anew. To stop at it would be to stop for ever.
 func (p *Participant) staged() ([]*staged, error) {
 	entries, err := os.ReadDir(filepath.Join(p.cfg.Dir, "staged"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -121,16 +122,29 @@ func (p *Participant) staged() ([]*staged, error) {
 			continue // a temporary file of an interrupted write
 		}
 		path := filepath.Join(p.cfg.Dir, "staged", e.Name())
-		if info, err := e.Info(); err == nil && info.Size() > stagedBytesMax {
-			return nil, fmt.Errorf("staged contribution %s has %d bytes, limit %d", path, info.Size(), int64(stagedBytesMax))
-		}
-		b, err := os.ReadFile(path)
+		info, err := e.Info()
 		if err != nil {
 			return nil, err
 		}
-		s, err := parseStaged(b)
+		var s *staged
+		if size := info.Size(); size > stagedBytesMax {
+			err = fmt.Errorf("%d bytes, limit %d", size, int64(stagedBytesMax))
+		} else {
+			b, rerr := os.ReadFile(path)
+			if rerr != nil {
+				return nil, rerr
+			}
+			s, err = parseStaged(b)
+		}
+		if err == nil && s.header.Round.String() != e.Name() {
+			err = fmt.Errorf("it is of round %s", s.header.Round)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("staged contribution %s: %w", path, err)
+			p.cfg.Logger.Error("a staged contribution is damaged: it is removed and not sent", "path", path, "error", err)
+			if err := durable.Remove(path); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		out = append(out, s)
 	}

@@ -15,28 +15,40 @@ func writeFile(t testing.TB, path string, b []byte) {
 	must(t, os.WriteFile(path, b, 0o600))
 }
 
-func TestAStagedFileThatIsNoneStopsTheDevice(t *testing.T) {
-	c := newConsortium(t, nil)
-	p := c.device(taskCommons).start()
-	rc := c.show(c.config(taskCommons, 1, nil))
-	s, err := p.prepare(rc, c.open, p.cfg.Learner.(*learner).update)
-	must(t, err)
-	whole, err := s.marshal()
-	must(t, err)
-	path := p.stagedPath(rc.ID())
-	for name, b := range map[string][]byte{
-		"empty":         nil,
-		"cut off":       whole[:len(whole)-1],
-		"too long":      append(bytes.Clone(whole), 0),
-		"other version": bytes.Replace(whole, []byte("staged 1"), []byte("staged 2"), 1),
+// TestADamagedStagedFileIsNotSent: what is damaged before anything left is made anew; what is damaged afterwards is
+// neither sent nor made again, and holds up nothing that comes later.
+func TestADamagedStagedFileIsNotSent(t *testing.T) {
+	for name, damage := range map[string]func(whole []byte) []byte{
+		"empty":         func([]byte) []byte { return nil },
+		"cut off":       func(b []byte) []byte { return b[:len(b)-1] },
+		"too long":      func(b []byte) []byte { return append(b, 0) },
+		"other version": func(b []byte) []byte { return bytes.Replace(b, []byte("staged 1"), []byte("staged 2"), 1) },
+		"of a flipped y": func(b []byte) []byte {
+			b[len(b)-1] ^= 1
+			return b
+		},
 	} {
-		writeFile(t, path, b)
-		if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "staged contribution") {
-			t.Errorf("%s: got %v", name, err)
+		for _, debited := range []bool{false, true} {
+			c := newConsortium(t, nil)
+			p := c.device(taskCommons).start()
+			rc := c.show(c.config(taskCommons, 1, nil))
+			s, err := p.prepare(rc, c.open, p.cfg.Learner.(*learner).update)
+			must(t, err)
+			whole, err := s.marshal()
+			must(t, err)
+			if debited {
+				must(t, p.debit(s))
+			}
+			writeFile(t, p.stagedPath(rc.ID()), damage(whole))
+			step(t, p)
+			got, uploads := len(c.received), p.ledger.uploads()
+			if want := map[bool]int{false: 1, true: 0}[debited]; got != want || len(uploads) != 1 {
+				t.Errorf("%s, debited %v: %d sent, want %d; %d in the ledger", name, debited, got, want, len(uploads))
+			}
+			if sent := uploads[0].entry.Header; (sent == s.hash) != debited {
+				t.Errorf("%s, debited %v: the ledger names %s", name, debited, sent)
+			}
 		}
-	}
-	if len(c.received) != 0 {
-		t.Fatal("something was sent")
 	}
 }
 
@@ -66,8 +78,8 @@ func TestNoFlippedByteLeavesTheDevice(t *testing.T) {
 		if got.hash != s.hash { // the header itself: the ledger knows the right one
 			must(t, p.stage(s))
 			must(t, p.debit(s))
-			if _, err := p.confirm(got); err == nil {
-				t.Fatalf("flipped at %d: another header than the ledger's would leave", at)
+			if kept, err := p.confirm(got); kept || err != nil {
+				t.Fatalf("flipped at %d: another header than the ledger's would leave (%v)", at, err)
 			}
 			refused++
 		}
