@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ type alarms struct {
 }
 
 func alarmsOptions() durable.RecordsOptions {
-	return durable.RecordsOptions{Tag: label.TagRecord, MaxRecord: 4096}
+	return durable.RecordsOptions{Tag: label.TagRecord, MaxRecord: 512 + 6*alarmBytes}
 }
 
 // openAlarms opens the list. A damaged one is set aside, and that is the first alarm of the next.
@@ -82,9 +83,7 @@ func openAlarms(dir string, now func() time.Time, logger *slog.Logger) (*alarms,
 func (a *alarms) raise(what string, err error, more ...any) {
 	a.logger.Error("ALARM", append([]any{"what", what, "error", err}, more...)...)
 	detail := err.Error()
-	if len(detail) > alarmBytes {
-		detail = detail[:alarmBytes]
-	}
+	detail = strings.ToValidUTF8(detail[:min(len(detail), alarmBytes)], "") // as it is read back, to be known again
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.file == nil || a.seen[what+" "+detail] || len(a.seen) >= alarmsMax {

@@ -1,8 +1,11 @@
 package coordinator
 
 import (
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,4 +77,22 @@ func flipByte(path string, at int) error {
 	}
 	b[at] ^= 1
 	return os.WriteFile(path, b, 0o600)
+}
+
+// TestALongAlarmIsKept: whatever stands in an error's text, its alarm is in the file, cut, and is one after a restart too.
+func TestALongAlarmIsKept(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		a, err := openAlarms(dir, time.Now, slog.New(slog.DiscardHandler))
+		must(t, err)
+		a.raise(AlarmDuty, errors.New(strings.Repeat("<", 2*alarmBytes)))
+		a.raise(AlarmDuty, errors.New("x"+strings.Repeat("é", alarmBytes)))
+		if n := a.count(); n != 2 {
+			t.Errorf("%d alarms, want 2", n)
+		}
+		must(t, a.close())
+	}
+	if list, err := ReadAlarms(dir); err != nil || len(list) != 2 {
+		t.Errorf("%d alarms in the file, want 2: %v", len(list), err)
+	}
 }

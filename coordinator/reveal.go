@@ -100,6 +100,9 @@ func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, terms i
 	}
 	for batch := range slices.Chunk(set, foldBatch) {
 		if err := m.foldSome(ctx, e, v, terms, batch, sumY, sums); err != nil {
+			for _, sum := range sums { // over the first few of S they are not what S was voted for
+				clear(sum)
+			}
 			return nil, nil, err
 		}
 	}
