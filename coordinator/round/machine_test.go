@@ -247,6 +247,35 @@ func TestGarbage(t *testing.T) {
 	})
 }
 
+// TestNobodySpeaksForAMember: before each Ack, vote, reveal and result of a whole round comes one like it with a forged
+// signature, and none counts.
+func TestNobodySpeaksForAMember(t *testing.T) {
+	l, _ := published(t, fourOne)
+	m := New(l.c.ch)
+	refused := map[string]int{}
+	for i, data := range l.all {
+		var cmd coordpb.Command
+		must(t, proto.Unmarshal(data, &cmd))
+		for what, s := range map[string]*coordpb.RoundStatement{"ack": cmd.GetAck(), "vote": cmd.GetVote(), "reveal": cmd.GetReveal(), "result": cmd.GetResult()} {
+			if s == nil {
+				continue
+			}
+			s.Statement.Signature[7] ^= 1
+			switch o := m.Apply(uint64(2*i+1), &cmd)[0]; o.Code {
+			case BadSignature:
+				refused[what]++
+			case TooLate:
+			default:
+				t.Errorf("entry %d, a forged %s: %s", i, what, o.Code)
+			}
+		}
+		m.ApplyBytes(uint64(2*i+2), data)
+	}
+	if len(refused) != 4 {
+		t.Errorf("refused are %v only", refused)
+	}
+}
+
 // unrefused is the digest without the counts of refusals, which a device's own signature may raise.
 func unrefused(m *Machine) label.Hash {
 	counts := map[*round]map[Code]uint32{}

@@ -191,5 +191,9 @@ func mutants() []Mutant {
 			"coordinator/intake/contribution.go", "if err := statement.VerifyContribution(cert.Public, h.Round, c.Hash, c.Signature); err != nil {", "if err := error(nil); err != nil {", "coordinator/intake", "TestBadHeads"),
 		one("a head is believed before it is on the disk", "a copy is on the disk before it is counted (2.5)",
 			"coordinator/intake/shelf.go", "unsure := s.unsure[p] > 0", "unsure := s.unsure[p] < 0", "coordinator/intake", "TestHalves"),
+		one("a device takes a member's word for a death", "a participation is given back by a DeadCert only (2.4, Retry)",
+			"node/participant/participant.go", "statements(record.GetVotes()), statements(record.GetExpired())); err == nil {", "statements(record.GetVotes()), statements(record.GetExpired())); err == nil || true {", "node/participant", "TestOneStartOneUploadUnlessItsDeathIsCertified"),
+		one("the log counts forged votes", "nobody votes for another (2.3, Vote)",
+			"coordinator/round/vote.go", "if err := r.verify(label.StmtVote, s); err != nil {", "if err := error(nil); err != nil {", "coordinator/round", "TestNobodySpeaksForAMember"),
 	}
 }
