@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -218,6 +219,9 @@ func (p *Process) PeakRSS() uint64 {
 	return p.peak
 }
 
+// Ports below those that systems give to outgoing connections: while a member is down nobody takes its port by chance.
+const portFirst, portLast, portTries = 12_000, 32_000, 200
+
 // FreePorts reserves n loopback ports by binding them all before giving them back.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
@@ -227,13 +231,17 @@ func FreePorts(n int) ([]int, error) {
 			l.Close()
 		}
 	}()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for try := 0; len(ports) < n; try++ {
+		port := portFirst + rand.IntN(portLast-portFirst)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil && try < portTries {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		open = append(open, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
 	return ports, nil
 }
