@@ -178,7 +178,11 @@ func (p *plainMember) signAck(ctx context.Context, v round.View, closing label.H
 	}
 	ack := &statement.Ack{Round: v.ID, Close: c.Hash()}
 	for _, k := range candidates {
-		if _, err := p.obtain(ctx, v, k); err != nil {
+		k, err := p.obtain(ctx, v, k)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.shelf.Verify(k); err != nil { // the scrub of the other path: rot has nothing to do with masks
 			return nil, err
 		}
 		ack.Verdicts = append(ack.Verdicts, statement.OK)
