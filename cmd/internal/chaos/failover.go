@@ -99,8 +99,9 @@ func runFailover(ctx context.Context, o options, say func(string, ...any)) (_ *R
 			return nil, err
 		}
 		planned := i%2 == 1
+		ended := make(chan error, 1)
 		if planned {
-			go c.Members[leader].Stop(stopWait)
+			go func() { ended <- c.Members[leader].Stop(stopWait) }()
 		} else {
 			c.Members[leader].Kill()
 		}
@@ -110,7 +111,9 @@ func runFailover(ctx context.Context, o options, say func(string, ...any)) (_ *R
 		}
 		if planned {
 			stopped = append(stopped, first)
-			<-c.Members[leader].Done()
+			if err := <-ended; err != nil { // it had to be killed, or said that something went wrong
+				r.Violations = append(r.Violations, err.Error())
+			}
 		} else {
 			next, worst = append(next, first), append(worst, slowest)
 			say("kill %d of %d: the next upload had its ack after %.3f s", i/2+1, o.kills, first.Seconds())

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -62,7 +62,7 @@ func testsCommand() *urfave.Command {
 				r.Seconds = time.Since(began).Round(time.Second).Seconds()
 				r.print()
 				bad = append(bad, r.Violations...)
-				return r.save(c.String("results") + "/" + strings.ReplaceAll(name, " ", "-") + ".json")
+				return r.save(filepath.Join(c.String("results"), strings.ReplaceAll(name, " ", "-")+".json"))
 			}
 			err := one("exploration", explored)
 			for _, l := range testedLayers() {
@@ -118,8 +118,8 @@ func (r *Result) figures(out []byte, lines *regexp.Regexp) error {
 		}
 		r.Counts[i].N += n
 	}
-	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
-		m := lines.FindStringSubmatch(s.Text())
+	for line := range strings.Lines(string(out)) {
+		m := lines.FindStringSubmatch(strings.TrimRight(line, "\n"))
 		if m == nil {
 			continue
 		}
