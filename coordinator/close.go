@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -77,6 +79,9 @@ func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, 
 	if err != nil {
 		m.cfg.Logger.Warn("a candidate is missing", "round", v.ID.String(), "error", err)
 		return statement.Missing, nil
+	}
+	if m.opened.has(v.ID, c.Hash) {
+		return statement.OK, nil
 	}
 	shares, err := m.openBox(e, c, terms)
 	var invalid *committee.InvalidError
@@ -204,7 +209,40 @@ func (m *Member) OpenOwnBox(c *intake.Contribution, t intake.Terms) error {
 		return err
 	}
 	shares.Erase()
+	m.opened.add(t.Round.ID, c.Hash)
 	return nil
+}
+
+// opened are the contributions whose box this process has opened, by round: the same bytes, by their names, open again
+// under the same epoch key. It is safe for concurrent use.
+type opened struct {
+	mu sync.Mutex
+	of map[label.Hash]map[label.Hash]bool
+}
+
+func (o *opened) add(round, header label.Hash) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of == nil {
+		o.of = map[label.Hash]map[label.Hash]bool{}
+	}
+	if o.of[round] == nil {
+		o.of[round] = map[label.Hash]bool{}
+	}
+	o.of[round][header] = true
+}
+
+func (o *opened) has(round, header label.Hash) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.of[round][header]
+}
+
+// forget drops the rounds that have ended.
+func (o *opened) forget(ended func(round label.Hash) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(o.of, func(round label.Hash, _ map[label.Hash]bool) bool { return ended(round) })
 }
 
 // Ready implements intake.Keys.

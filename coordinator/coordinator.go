@@ -90,6 +90,7 @@ type Member struct {
 	alarms  *alarms
 	grudges grudges
 	lack    lack
+	opened  opened
 
 	mu        sync.Mutex // guards the next three; held for memory work only, never across I/O
 	machine   *round.Machine

@@ -87,12 +87,14 @@ func BenchmarkMember(b *testing.B) {
 				rest = rest[1:]
 				return chunk, nil
 			}))
-			for range 2 { // on arrival, and for the ack
-				s, err := m.openBox(e, c, terms)
-				must(b, err)
-				s.Erase()
-			}
+			s, err := m.openBox(e, c, terms)
+			must(b, err)
+			s.Erase()
 			set = append(set, round.Candidate{Device: c.Header.Device, Header: c.Hash})
+		}
+		for _, k := range set { // for the ack
+			_, err := m.sound(b.Context(), v, k)
+			must(b, err)
 		}
 		arrived := ownUsage(b)
 		if _, _, err := m.fold(b.Context(), e, v, known.terms, set); err != nil {

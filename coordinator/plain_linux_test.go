@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -238,12 +239,16 @@ func (p *plainMember) fold(ctx context.Context, v round.View, set []round.Candid
 	for i := range parts {
 		parts[i] = make([]uint32, v.Config.Len)
 		work.Go(func() error {
+			var held []*intake.Contribution
 			for at := i; at < len(set); at += len(parts) {
 				c, err := p.obtain(ctx, v, set[at])
 				if err != nil {
 					return err
 				}
-				if err := p.addY(parts[i], c); err != nil {
+				held = append(held, c)
+			}
+			for some := range slices.Chunk(held, foldBatch) {
+				if err := p.addY(parts[i], some...); err != nil {
 					return err
 				}
 			}

@@ -346,4 +346,13 @@ func (m *Member) tidy() {
 		}
 	}
 	m.strange = strange
+	m.opened.forget(m.over)
+}
+
+// over reports whether a round has ended, or is not known.
+func (m *Member) over(id label.Hash) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, known := m.machine.Round(id)
+	return !known || v.Phase.Terminal()
 }

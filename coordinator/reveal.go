@@ -90,8 +90,7 @@ func contributors(set []round.Candidate) []statement.Contributor {
 	return out
 }
 
-// fold sums y and this member's masks over the set. Every y is hashed on the way: bit rot is found here, the copy
-// dropped and pulled again.
+// fold sums y and this member's masks over the set.
 func (m *Member) fold(ctx context.Context, e *epoch.Epoch, v round.View, terms intake.Terms, set []round.Candidate) ([]uint32, committee.TSums, error) {
 	sumY := make([]uint32, v.Config.Len)
 	sums := committee.TSums{}
@@ -138,48 +137,58 @@ func (m *Member) foldSome(ctx context.Context, e *epoch.Epoch, v round.View, ter
 	}
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
-	work.Go(func() error {
-		for _, c := range held {
-			if err := m.addY(sumY, c); err != nil {
-				if drop := m.shelf.Drop(c); drop != nil {
-					return errors.Join(err, drop)
-				}
-				return fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, err)
-			}
-		}
-		return nil
-	})
+	work.Go(func() error { return m.addY(sumY, held...) })
 	for t, sum := range sums {
 		work.Go(func() error { return committee.AddMasks(t, sum, opened...) })
 	}
 	return work.Wait()
 }
 
-// addY adds one contribution's y to the sum, piece by piece, and compares its hash. After an error the sum is useless.
-func (m *Member) addY(sum []uint32, c *intake.Contribution) error {
-	r, err := m.shelf.Y(c)
-	if err != nil {
-		return err
+// addY adds the y of contributions to the sum: a piece of the sum at a time, so that the whole of it goes through the
+// cache once and not for each of them. A copy that rotted is found by its checksum and dropped, to be pulled again. After
+// an error the sum is useless.
+func (m *Member) addY(sum []uint32, of ...*intake.Contribution) (err error) {
+	ys := make([]*intake.Y, len(of))
+	defer func() {
+		for _, y := range ys {
+			if y != nil {
+				y.Close()
+			}
+		}
+	}()
+	for i, c := range of {
+		if ys[i], err = m.shelf.Y(c); err != nil {
+			return m.dropped(c, err)
+		}
 	}
-	defer r.Close()
-	digest := label.New(label.TagContribution)
 	buf := make([]byte, min(foldBytes, len(sum)*committee.LaneBytes))
 	for at := 0; at < len(sum); {
 		piece := buf[:min(len(buf), (len(sum)-at)*committee.LaneBytes)]
-		if _, err := io.ReadFull(r, piece); err != nil {
-			return err
-		}
-		digest.Write(piece)
 		lanes := len(piece) / committee.LaneBytes
-		if err := committee.AddBytes(sum[at:at+lanes], piece); err != nil {
-			return err
+		for i, y := range ys {
+			if _, err := io.ReadFull(y, piece); err != nil {
+				return m.dropped(of[i], err)
+			}
+			if err := committee.AddBytes(sum[at:at+lanes], piece); err != nil {
+				return err
+			}
 		}
 		at += lanes
 	}
-	if label.Hash(digest.Sum(nil)) != c.Header.Y {
-		return errors.New("y does not match its hash")
+	for i, y := range ys {
+		if err := y.Whole(); err != nil {
+			return m.dropped(of[i], err)
+		}
 	}
 	return nil
+}
+
+// dropped removes a damaged copy, so that it is pulled again.
+func (m *Member) dropped(c *intake.Contribution, damage error) error {
+	if err := m.shelf.Drop(c); err != nil {
+		return errors.Join(damage, err)
+	}
+	return fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, damage)
 }
 
 // keepVector writes a sum under its hash. It is on disk when keepVector returns.

@@ -2,6 +2,8 @@ package intake
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"strings"
 	"testing"
 
@@ -135,18 +137,32 @@ func TestHeadIsKeptAsItIsNamed(t *testing.T) {
 	if !bytes.Equal(plain.head, more.head) {
 		t.Error("a head holds what its sender added")
 	}
-	back, err := parseHead(d.hash(), plain.head)
+	shelved := plain.shelved(7)
+	back, err := ParseHead(d.hash(), shelved)
 	must(t, err)
 	again, _, err := Check(w, back.Open(0))
 	must(t, err)
-	if again.Hash != d.hash() || !bytes.Equal(again.head, plain.head) || !bytes.Equal(again.body, d.header.Bytes()) {
+	if again.Hash != d.hash() || !bytes.Equal(again.head, plain.head) || !bytes.Equal(again.body, d.header.Bytes()) || back.yCRC != 7 {
 		t.Error("a head that was kept is another")
 	}
 	if back.Size() != uint64(len(d.y)+len(d.boxes)*len(d.boxes[0])) {
 		t.Errorf("%d bytes", back.Size())
 	}
-	if _, err := parseHead(label.Hash{1}, plain.head); err == nil {
+	if _, err := ParseHead(label.Hash{1}, shelved); err == nil {
 		t.Error("a head under another name")
+	}
+	// No byte of a head leaves this member once it has rotted: neither of the signature, which no hash covers.
+	for i := range shelved {
+		shelved[i] ^= 0x10
+		if _, err := ParseHead(d.hash(), shelved); err == nil {
+			t.Fatalf("byte %d of a head may rot", i)
+		}
+		shelved[i] ^= 0x10
+	}
+	for n := range shelved {
+		if _, err := ParseHead(d.hash(), shelved[:n]); err == nil {
+			t.Fatalf("a head cut to %d bytes", n)
+		}
 	}
 }
 
@@ -177,8 +193,29 @@ func FuzzCheck(f *testing.F) {
 		if c.Header.Device != d.id || c.Header.Round != w.round.ID {
 			t.Fatal("somebody else's head passes")
 		}
-		if _, err := parseHead(c.Hash, c.head); err != nil {
+		if _, err := ParseHead(c.Hash, c.shelved(0)); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzParseHead: whatever lies on the shelf is refused, or is the head whose name it has.
+func FuzzParseHead(f *testing.F) {
+	w := newWorld(f, 4, 1, 100)
+	whole := w.checked(w.device()).shelved(7)
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])
+	f.Add([]byte{})
+	f.Add(make([]byte, headTrailer))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		name := label.Hash{1}
+		var open coordpb.UploadOpen
+		if at := len(b) - headTrailer; at >= 0 && proto.Unmarshal(b[:at], &open) == nil {
+			name = statement.HashHeader(open.GetHeader().GetBody())
+			b = binary.LittleEndian.AppendUint32(b[:at+crc32.Size:at+crc32.Size], crc32.Checksum(b[:at+crc32.Size], castagnoli))
+		}
+		if c, err := ParseHead(name, b); err == nil && (c.Hash != name || c.Header.Hash() != name) {
+			t.Fatal("a head of another name")
 		}
 	})
 }

@@ -1,8 +1,11 @@
 package intake
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 
 	"google.golang.org/protobuf/proto"
 
@@ -53,7 +56,8 @@ type Contribution struct {
 	Accepted  bool // the log held its Accept when it was checked
 
 	body []byte // the header's exact bytes
-	head []byte // as it lies on the shelf
+	head []byte // as it travels, and begins on the shelf
+	yCRC uint32 // CRC32C of y, of one from the shelf
 }
 
 // YBytes is the length of y.
@@ -147,8 +151,28 @@ func Check(s State, open *coordpb.UploadOpen) (*Contribution, Terms, error) {
 	return c, terms, nil
 }
 
-// parseHead reads a head from the shelf. It was checked when it was written; its name is its hash.
-func parseHead(name label.Hash, head []byte) (*Contribution, error) {
+// On the shelf a head is followed by the CRC32C of its y, as it was when y's hash was compared, and by the CRC32C of all
+// that comes before: of what is in a head, the signature is in no hash. Both are little-endian.
+const headTrailer = 2 * crc32.Size
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// shelved is the head as it lies on the shelf.
+func (c *Contribution) shelved(yCRC uint32) []byte {
+	b := binary.LittleEndian.AppendUint32(bytes.Clone(c.head), yCRC)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// ParseHead reads a head from the shelf. It was checked when it was written; its name is its hash.
+func ParseHead(name label.Hash, shelved []byte) (*Contribution, error) {
+	at := len(shelved) - headTrailer
+	if at < 0 || at > headBytesMax {
+		return nil, fmt.Errorf("head %s has %d bytes, at least %d and at most %d", name, len(shelved), headTrailer, headBytesMax+headTrailer)
+	}
+	if crc32.Checksum(shelved[:at+crc32.Size], castagnoli) != binary.LittleEndian.Uint32(shelved[at+crc32.Size:]) {
+		return nil, fmt.Errorf("head %s is damaged: its checksum differs", name)
+	}
+	head := shelved[:at:at]
 	var open coordpb.UploadOpen
 	if err := proto.Unmarshal(head, &open); err != nil {
 		return nil, fmt.Errorf("head %s: %w", name, err)
@@ -164,5 +188,6 @@ func parseHead(name label.Hash, head []byte) (*Contribution, error) {
 	if statement.HashBoxes(open.GetBoxes()) != h.Boxes {
 		return nil, fmt.Errorf("head %s: the boxes differ from the header's hash", name)
 	}
-	return &Contribution{Header: h, Hash: name, Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), body: body, head: head}, nil
+	return &Contribution{Header: h, Hash: name, Signature: open.GetHeader().GetSignature(), Boxes: open.GetBoxes(), body: body, head: head,
+		yCRC: binary.LittleEndian.Uint32(shelved[at:])}, nil
 }

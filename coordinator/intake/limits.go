@@ -5,6 +5,7 @@ import "time"
 // Bounds of the data plane.
 const (
 	headBytesMax   = 64 << 10 // header: 35 commitments; 7 boxes of 4 KiB
+	verifyBytes    = 64 << 10 // y is read for its checksum in pieces of this size
 	acceptBatchMax = 256      // Accepts of one log entry
 	acceptDelay    = 10 * time.Millisecond
 	uploadsMax     = 64 // uploads in flight at one member; each costs about 1 MiB

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -101,7 +102,7 @@ func (s *Shelf) Load(round, header label.Hash) (*Contribution, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseHead(header, b)
+	c, err := ParseHead(header, b)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +129,17 @@ func (s *Shelf) Offset(round, header label.Hash) (offset int64, complete bool, e
 	return s.parts[place{round, header}], false, nil
 }
 
-// Y opens the contribution's masked vector.
-func (s *Shelf) Y(c *Contribution) (io.ReadCloser, error) {
+// Y is a contribution's masked vector, read from the shelf. What is read is sound if Whole says so at the end.
+type Y struct {
+	f    io.ReadCloser
+	name label.Hash
+	want uint32 // CRC32C
+	got  uint32
+	left int64
+}
+
+// Y opens the masked vector of a contribution that Load gave.
+func (s *Shelf) Y(c *Contribution) (*Y, error) {
 	r, size, err := s.blobs.Open(c.Header.Round.String(), c.Header.Y)
 	if err != nil {
 		return nil, err
@@ -138,24 +148,48 @@ func (s *Shelf) Y(c *Contribution) (io.ReadCloser, error) {
 		r.Close()
 		return nil, fmt.Errorf("y of contribution %s has %d bytes on disk, its header says %d", c.Hash, size, c.YBytes())
 	}
-	return r, nil
+	return &Y{f: r, name: c.Hash, want: c.yCRC, left: size}, nil
 }
 
-// Verify reads the contribution's y and compares its hash.
+// Read is io.Reader's.
+func (y *Y) Read(p []byte) (int, error) {
+	n, err := y.f.Read(p)
+	y.got = crc32.Update(y.got, castagnoli, p[:n])
+	y.left -= int64(n)
+	return n, err
+}
+
+// Whole compares the checksum once y was read to its end. It finds rot; what the device signed was compared with y's
+// hash before the head was written.
+func (y *Y) Whole() error {
+	if y.left != 0 {
+		return fmt.Errorf("y of contribution %s: %d bytes were not read", y.name, y.left)
+	}
+	if y.got != y.want {
+		return fmt.Errorf("y of contribution %s is damaged: its checksum differs", y.name)
+	}
+	return nil
+}
+
+// Close is io.Closer's.
+func (y *Y) Close() error { return y.f.Close() }
+
+// Verify reads the contribution's y to the end and compares its checksum.
 func (s *Shelf) Verify(c *Contribution) error {
-	r, err := s.Y(c)
+	y, err := s.Y(c)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	digest := label.New(label.TagContribution)
-	if _, err := io.Copy(digest, r); err != nil {
-		return fmt.Errorf("y of contribution %s: %w", c.Hash, err)
+	defer y.Close()
+	for buf := make([]byte, verifyBytes); ; {
+		_, err := y.Read(buf)
+		if errors.Is(err, io.EOF) {
+			return y.Whole()
+		}
+		if err != nil {
+			return fmt.Errorf("y of contribution %s: %w", c.Hash, err)
+		}
 	}
-	if label.Hash(digest.Sum(nil)) != c.Header.Y {
-		return fmt.Errorf("y of contribution %s does not match its hash", c.Hash)
-	}
-	return nil
 }
 
 // Receive takes y chunk by chunk and returns when the contribution is whole on disk: y, then the head, each with its
@@ -168,12 +202,23 @@ func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coor
 	if err := s.begin(c); err != nil {
 		return err
 	}
-	if !s.blobs.Has(group, c.Header.Y) {
-		if err := s.receiveY(ctx, c, group, next); err != nil {
-			return err
-		}
+	yCRC, err := s.receiveY(ctx, c, group, next)
+	if errors.Is(err, blob.ErrExists) { // of another head, or of an upload that broke off between y and head
+		yCRC, err = s.checksum(c, group)
 	}
-	return storeError(s.writeHead(c))
+	if errors.As(err, new(*blob.DigestError)) { // it had rotted, and is set aside
+		yCRC, err = s.receiveY(ctx, c, group, next)
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	return storeError(s.writeHead(c, yCRC))
+}
+
+// checksum is the CRC32C of a y that is here, once its hash is compared.
+func (s *Shelf) checksum(c *Contribution, group string) (uint32, error) {
+	b, err := s.blobs.Read(group, c.Header.Y, label.TagContribution)
+	return crc32.Checksum(b, castagnoli), err
 }
 
 // begin counts a device's headers in a round. What the log accepted is owed to the round and always taken.
@@ -198,7 +243,7 @@ func (s *Shelf) begin(c *Contribution) error {
 
 // writeHead makes the contribution whole. While it is at it, and after a failure, the head's name is not believed: it
 // may be visible and not on the disk.
-func (s *Shelf) writeHead(c *Contribution) error {
+func (s *Shelf) writeHead(c *Contribution, yCRC uint32) error {
 	p := place{c.Header.Round, c.Hash}
 	if err := durable.MkdirAll(filepath.Dir(s.headPath(p)), 0o700); err != nil {
 		return err
@@ -206,7 +251,7 @@ func (s *Shelf) writeHead(c *Contribution) error {
 	s.mu.Lock()
 	s.unsure[p]++
 	s.mu.Unlock()
-	err := fault.Step("head", s.heads, func() error { return durable.WriteFile(s.headPath(p), c.head, 0o600) })
+	err := fault.Step("head", s.heads, func() error { return durable.WriteFile(s.headPath(p), c.shelved(yCRC), 0o600) })
 	if err != nil {
 		if gone := os.Remove(s.headPath(p)); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 			return errors.Join(err, gone) // and unsure for ever
@@ -223,25 +268,29 @@ func (s *Shelf) writeHead(c *Contribution) error {
 	return err
 }
 
-func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, next func() (*coordpb.Chunk, error)) error {
+// receiveY takes y and gives its CRC32C; blob.ErrExists where it is here already.
+func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, next func() (*coordpb.Chunk, error)) (uint32, error) {
+	if s.blobs.Has(group, c.Header.Y) {
+		return 0, blob.ErrExists
+	}
 	if s.keepFree > 0 {
 		free, err := durable.FreeBytes(s.heads)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if free < s.keepFree+uint64(c.YBytes()) {
-			return full(c)
+			return 0, full(c)
 		}
 	}
 	w, err := s.blobs.Create(group, c.Header.Y, label.TagContribution, c.YBytes())
-	if errors.Is(err, blob.ErrExists) {
-		return nil // another upload of the same bytes came first
+	if errors.Is(err, blob.ErrExists) { // another upload of the same bytes came first
+		return 0, err
 	}
 	if errors.As(err, new(*blob.FullError)) {
-		return full(c)
+		return 0, full(c)
 	}
 	if err != nil {
-		return storeError(err)
+		return 0, storeError(err)
 	}
 	defer func() {
 		w.Close() // keeps the part for a resumed upload; nothing after Commit
@@ -256,38 +305,41 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 	bytes, chunks := sendsMax*c.YBytes()+coordpb.ChunkBytesMax, chunksMax*(c.YBytes()/coordpb.ChunkBytesMax+2)
 	for w.Offset() < c.YBytes() {
 		if err := ctx.Err(); err != nil {
-			return err
+			return 0, err
 		}
 		chunk, err := next()
 		if errors.Is(err, io.EOF) {
-			return refuse(CodeWrongLength, "y ends at %d of %d bytes", w.Offset(), c.YBytes())
+			return 0, refuse(CodeWrongLength, "y ends at %d of %d bytes", w.Offset(), c.YBytes())
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := chunk.Verify(); err != nil {
-			return refuse(CodeCorrupt, "%v", err)
+			return 0, refuse(CodeCorrupt, "%v", err)
 		}
 		data := chunk.GetData()
 		if bytes, chunks = bytes-int64(len(data)), chunks-1; bytes < 0 || chunks < 0 {
-			return refuse(CodeCorrupt, "y of %d bytes comes in too many pieces, or over and over", c.YBytes())
+			return 0, refuse(CodeCorrupt, "y of %d bytes comes in too many pieces, or over and over", c.YBytes())
 		}
 		// An offset beyond y is compared before it is added to: nothing overflows.
 		switch at := chunk.GetOffset(); {
 		case at > uint64(w.Offset()):
-			return refuse(CodeCorrupt, "a chunk begins at %d, expected %d", at, w.Offset())
+			return 0, refuse(CodeCorrupt, "a chunk begins at %d, expected %d", at, w.Offset())
 		case int64(at)+int64(len(data)) > c.YBytes():
-			return refuse(CodeWrongLength, "y is longer than its %d bytes", c.YBytes())
+			return 0, refuse(CodeWrongLength, "y is longer than its %d bytes", c.YBytes())
 		case int64(at)+int64(len(data)) <= w.Offset():
 			continue // already here
 		default:
 			data = data[w.Offset()-int64(at):]
 		}
 		if _, err := w.Write(data); err != nil {
-			return storeError(err)
+			return 0, storeError(err)
 		}
 	}
-	return storeError(fault.Step("y", s.heads, w.Commit))
+	if err := fault.Step("y", s.heads, w.Commit); err != nil {
+		return 0, storeError(err)
+	}
+	return w.Checksum(), nil
 }
 
 func full(c *Contribution) error {

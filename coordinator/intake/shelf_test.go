@@ -48,6 +48,7 @@ func wantHeld(t testing.TB, s *Shelf, d *device) {
 	t.Helper()
 	c, err := s.Load(d.header.Round, d.hash())
 	must(t, err)
+	must(t, s.Verify(c))
 	r, err := s.Y(c)
 	must(t, err)
 	defer r.Close()
@@ -163,11 +164,15 @@ func TestHalves(t *testing.T) {
 	for name, broken := range map[string]func(d *device){
 		"y is missing":    func(d *device) { must(t, s.blobs.Remove(id.String(), d.header.Y)) },
 		"head is missing": func(d *device) { must(t, os.Remove(s.headPath(place{id, d.hash()}))) },
-		"head is cut":     func(d *device) { must(t, os.Truncate(s.headPath(place{id, d.hash()}), 100)) },
-		"head is empty":   func(d *device) { must(t, os.Truncate(s.headPath(place{id, d.hash()}), 0)) },
+		"head is missing and y has rotted": func(d *device) {
+			must(t, os.Remove(s.headPath(place{id, d.hash()})))
+			must(t, os.WriteFile(filepath.Join(filepath.Dir(s.heads), "y", id.String(), d.header.Y.String()), make([]byte, len(d.y)), 0o600))
+		},
+		"head is cut":   func(d *device) { must(t, os.Truncate(s.headPath(place{id, d.hash()}), 100)) },
+		"head is empty": func(d *device) { must(t, os.Truncate(s.headPath(place{id, d.hash()}), 0)) },
 		"head is another's": func(d *device) {
 			other := w.device()
-			must(t, os.WriteFile(s.headPath(place{id, d.hash()}), w.checked(other).head, 0o600))
+			must(t, os.WriteFile(s.headPath(place{id, d.hash()}), w.checked(other).shelved(0), 0o600))
 		},
 		"head is being written": func(d *device) { s.unsure[place{id, d.hash()}] = 1 },
 	} {

@@ -7,9 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -166,12 +163,6 @@ func (s *Seat) hasY(id, y label.Hash) bool {
 func (s *Seat) wholeY(id, y label.Hash) bool {
 	b, err := os.ReadFile(filepath.Join(s.Dir, "blobs", "y", id.String(), y.String()))
 	return err == nil && label.Sum(label.TagContribution, b) == y
-}
-
-// parseOpen reads a head as it lies on the shelf.
-func parseOpen(head []byte) (*coordpb.UploadOpen, error) {
-	open := new(coordpb.UploadOpen)
-	return open, proto.Unmarshal(head, open)
 }
 
 // device finds a device by its id.

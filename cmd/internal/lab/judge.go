@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
@@ -259,15 +260,11 @@ func (f *Federation) holds(s *Seat, id, header label.Hash) (y label.Hash, ok boo
 	if err != nil {
 		return y, false
 	}
-	open, err := parseOpen(head)
+	c, err := intake.ParseHead(header, head)
 	if err != nil {
 		return y, false
 	}
-	h, err := statement.ParseHeader(open.GetHeader().GetBody())
-	if err != nil || h.Hash() != header {
-		return y, false
-	}
-	return h.Y, s.hasY(id, h.Y)
+	return c.Header.Y, s.hasY(id, c.Header.Y)
 }
 
 // judgeUpload looks at a contribution as its first byte arrives from a device (6).
