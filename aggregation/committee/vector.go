@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/crypto/prg"
 )
 
 // LaneBytes is the width of a lane on the wire.
@@ -79,21 +80,7 @@ func AddBytes(dst []uint32, b []byte) error {
 	if err := checkBytes(b, len(dst)); err != nil {
 		return err
 	}
-	for len(dst) >= 8 && len(b) >= 32 {
-		d, k := (*[8]uint32)(dst), (*[32]byte)(b)
-		d[0] += binary.LittleEndian.Uint32(k[0:4])
-		d[1] += binary.LittleEndian.Uint32(k[4:8])
-		d[2] += binary.LittleEndian.Uint32(k[8:12])
-		d[3] += binary.LittleEndian.Uint32(k[12:16])
-		d[4] += binary.LittleEndian.Uint32(k[16:20])
-		d[5] += binary.LittleEndian.Uint32(k[20:24])
-		d[6] += binary.LittleEndian.Uint32(k[24:28])
-		d[7] += binary.LittleEndian.Uint32(k[28:32])
-		dst, b = dst[8:], b[32:]
-	}
-	for i := range dst {
-		dst[i] += binary.LittleEndian.Uint32(b[LaneBytes*i:])
-	}
+	prg.AddWords(dst, b)
 	return nil
 }
 

@@ -317,7 +317,7 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 		if err := chunk.Verify(); err != nil {
 			return 0, refuse(CodeCorrupt, "%v", err)
 		}
-		data := chunk.GetData()
+		data, crc := chunk.GetData(), chunk.GetCrc32C()
 		if bytes, chunks = bytes-int64(len(data)), chunks-1; bytes < 0 || chunks < 0 {
 			return 0, refuse(CodeCorrupt, "y of %d bytes comes in too many pieces, or over and over", c.YBytes())
 		}
@@ -330,9 +330,12 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 		case int64(at)+int64(len(data)) <= w.Offset():
 			continue // already here
 		default:
-			data = data[w.Offset()-int64(at):]
+			if cut := w.Offset() - int64(at); cut > 0 {
+				data = data[cut:]
+				crc = crc32.Checksum(data, castagnoli)
+			}
 		}
-		if _, err := w.Write(data); err != nil {
+		if _, err := w.WriteSummed(data, crc); err != nil {
 			return 0, storeError(err)
 		}
 	}

@@ -45,6 +45,10 @@ func NewExpander(s Seed, purpose string, context []byte) *Expander {
 // Add adds words first, first+1, … of the expansion to dst. first must be a multiple of BlockWords.
 func (e *Expander) Add(dst []uint32, first uint64) { e.each(dst, first, addTile) }
 
+// AddWords adds little-endian words to dst modulo 2^32, as Add does with an expansion: dst[i] += b[4i..4i+4). b holds four
+// bytes for each word of dst.
+func AddWords(dst []uint32, b []byte) { addTile(dst, b[:4*len(dst)]) }
+
 // Sub subtracts words first, first+1, … of the expansion from dst. first must be a multiple of BlockWords.
 func (e *Expander) Sub(dst []uint32, first uint64) { e.each(dst, first, subTile) }
 

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,6 +136,48 @@ func TestUploadResumes(t *testing.T) {
 	}
 	if got := files(t, filepath.Join(dir, "round-1")); got != "blob" {
 		t.Fatalf("folder holds %s", got)
+	}
+}
+
+// TestChecksum: however a blob is cut, written or resumed, its Writer's checksum is the CRC32C of its bytes.
+func TestChecksum(t *testing.T) {
+	data := make([]byte, 3*bufferSize+77)
+	rand.NewChaCha8([32]byte{1}).Read(data)
+	want := crc32.Checksum(data, castagnoli)
+	digest := label.Sum(label.TagContribution, data)
+	for _, cuts := range [][]int{{}, {bufferSize, 2 * bufferSize, 3 * bufferSize}, {1}, {bufferSize - 1, 2*bufferSize - 1}, {bufferSize, 2*bufferSize + 5, 3*bufferSize + 5}, {10, bufferSize + 10}} {
+		for _, resumed := range []bool{false, true} {
+			s, err := Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := s.Create("g", digest, label.TagContribution, int64(len(data)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := 0
+			for _, cut := range append(cuts, len(data)) {
+				if _, err := w.WriteSummed(data[at:cut], crc32.Checksum(data[at:cut], castagnoli)); err != nil {
+					t.Fatal(err)
+				}
+				if at = cut; !resumed || at == len(data) {
+					continue
+				}
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if w, err = s.Create("g", digest, label.TagContribution, int64(len(data))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			if w.Checksum() != want {
+				t.Errorf("cut at %v, resumed %v: %08x, want %08x", cuts, resumed, w.Checksum(), want)
+			}
+			s.Close()
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ const (
 	MaxSize = 1 << 30
 	// maxGroup bounds a group's name: a round id in hex is 64 characters.
 	maxGroup = 128
-	// bufferSize is the piece in which a resumed part is read and hashed again, the size of an upload's chunk.
+	// bufferSize is the piece in which a resumed part is read and hashed again, the size of an upload's chunk: the checksum
+	// of such a piece is not computed twice.
 	bufferSize = 256 << 10
 )

@@ -7,8 +7,10 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
@@ -104,6 +106,27 @@ func (w *Writer) begin(resume bool) error {
 	return nil
 }
 
+// overPiece is what bufferSize zero bytes make of each bit of a checksum.
+var overPiece = sync.OnceValue(func() (to [32]uint32) {
+	zeros := make([]byte, bufferSize)
+	for i := range to {
+		to[i] = ^crc32.Update(^uint32(1<<i), castagnoli, zeros)
+	}
+	return to
+})
+
+// joinCRC is the CRC32C of what a belongs to, followed by p, whose own is b. It looks at p only where p is no whole
+// piece: a CRC is linear, so that of a moves over a fixed length bit by bit.
+func joinCRC(a, b uint32, p []byte) uint32 {
+	if len(p) != bufferSize {
+		return crc32.Update(a, castagnoli, p)
+	}
+	for to := overPiece(); a != 0; a &= a - 1 {
+		b ^= to[bits.TrailingZeros32(a)]
+	}
+	return b
+}
+
 // digested takes bytes that are in the part now.
 func (w *Writer) digested(p []byte) (int, error) {
 	w.crc = crc32.Update(w.crc, castagnoli, p)
@@ -141,7 +164,10 @@ func (w *Writer) Offset() int64 { return w.off }
 
 // Write adds bytes. More than the declared size is refused and changes nothing. After any other error the Writer takes
 // nothing more; close it and create it again to go on from what was written.
-func (w *Writer) Write(p []byte) (int, error) {
+func (w *Writer) Write(p []byte) (int, error) { return w.WriteSummed(p, crc32.Checksum(p, castagnoli)) }
+
+// WriteSummed is Write of bytes whose CRC32C the caller has just compared.
+func (w *Writer) WriteSummed(p []byte, crc uint32) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
@@ -153,7 +179,12 @@ func (w *Writer) Write(p []byte) (int, error) {
 		if err == nil && n <= 0 {
 			err = io.ErrShortWrite
 		}
-		w.digested(p[done : done+n])
+		if n == len(p) {
+			w.hash.Write(p)
+			w.crc = joinCRC(w.crc, crc, p)
+		} else {
+			w.digested(p[done : done+n])
+		}
 		done, w.off = done+n, w.off+int64(n)
 		if err != nil {
 			w.err = fmt.Errorf("blob %s: write at %d: %w", w.path, w.off, err)
