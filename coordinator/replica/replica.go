@@ -50,7 +50,7 @@ type Replica struct {
 	timing    timing
 	machine   *machine
 	raft      *raft.Raft
-	transport *raft.NetworkTransport
+	transport *transport
 	stream    *stream
 	leaders   chan struct{}
 	slots     chan struct{} // a token per proposal that waits
@@ -130,9 +130,9 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 	config := r.config(logger)
 
 	r.stream = newStream(opts.Self, opts.Listener, opts.Dial)
-	r.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	r.transport = newTransport(&raft.NetworkTransportConfig{
 		Logger: logger, Stream: r.stream, MaxPool: poolMax, Timeout: t.io, MsgpackUseNewTimeFormat: true,
-		MaxRPCsInFlight: inFlight})
+		MaxRPCsInFlight: inFlight}, t.heartbeat/10)
 	defer func() {
 		if err != nil {
 			r.endTransport()
@@ -158,6 +158,10 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 	if r.raft, err = raft.NewRaft(config, r.machine, cache, log, snaps, r.transport); err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
+	follows := func(term uint64) (uint64, bool) {
+		return r.raft.LastIndex(), r.raft.State() == raft.Follower && r.raft.CurrentTerm() == term
+	}
+	r.transport.follows.Store(&follows)
 	r.started.Store(true)
 	r.mu.Lock()
 	r.shutdown = sync.OnceValue(r.raft.Shutdown)
