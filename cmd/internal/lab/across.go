@@ -6,7 +6,7 @@ import (
 )
 
 // What has to hold over everything that honest members ever said, whatever logs they were shown. A liar is counted as
-// having said everything that its keys could sign: whether it did makes no difference to what it can show.
+// having said everything that its keys could sign: whether it did makes no difference to what it can show. Callers hold mu.
 
 // certifiable reports whether q votes for a value could be shown.
 func (f *Federation) certifiable(said *spoken, value label.Hash) bool {
@@ -57,7 +57,7 @@ func (f *Federation) judgeReveals(before *spoken, s *said) {
 	}
 }
 
-// judgeServing: a vector leaves under a certificate that nothing can contradict (3). The caller holds mu.
+// judgeServing: a vector leaves under a certificate that nothing can contradict (3).
 func (f *Federation) judgeServing(p *process, id label.Hash) {
 	said := f.of(id)
 	said.served |= 1 << p.seat.Index

@@ -44,7 +44,7 @@ func TestTheChecksBite(t *testing.T) {
 		"invariant 1: member 1 votes twice": func(t *testing.T) (*Federation, error) {
 			f, v := sealed(t)
 			vote := statement.SignKey(f.voteKey(t, 1), label.StmtVote, (&statement.Vote{Round: v.ID, Value: statement.Dead()}).Bytes())
-			f.of(v.ID).votes[1] = v.Decision // whether or not it was among the first q
+			f.holding(func() { f.of(v.ID).votes[1] = v.Decision }) // whether or not it was among the first q
 			_, _ = (&memberLog{f.Seats[1].live()}).Propose(context.Background(), round.VoteCommand(v.ID, 1, vote))
 			return f, f.Check()
 		},
@@ -66,7 +66,7 @@ func TestTheChecksBite(t *testing.T) {
 		},
 		"invariant 4: members": func(t *testing.T) (*Federation, error) {
 			f, v := sealed(t)
-			f.of(v.ID).results[3] = []byte("another result")
+			f.holding(func() { f.of(v.ID).results[3] = []byte("another result") })
 			return f, f.RunUntil("", func() bool { return reached(f, v.ID, round.Published) }, 30)
 		},
 		"invariant 6: device 0 sends two contributions": func(t *testing.T) (*Federation, error) {
@@ -76,7 +76,7 @@ func TestTheChecksBite(t *testing.T) {
 			everybody(t, f, f.Devices[0])
 			c, err := f.Devices[0].Forge(nil)
 			must(t, err)
-			f.Devices[0].Lies = false
+			f.Devices[0].Lies.Store(false)
 			f.Upload(c, 2)
 			return f, f.Check()
 		},
@@ -86,7 +86,7 @@ func TestTheChecksBite(t *testing.T) {
 			until(t, f, round.Open)
 			c, err := f.Devices[0].Forge(nil)
 			must(t, err)
-			f.Devices[0].Lies = false
+			f.Devices[0].Lies.Store(false)
 			must(t, f.Devices[0].start(context.Background()))
 			f.Upload(c, 2)
 			return f, f.Check()
@@ -94,8 +94,10 @@ func TestTheChecksBite(t *testing.T) {
 		"invariant 7": func(t *testing.T) (*Federation, error) {
 			f, v := sealed(t)
 			until(t, f, round.Published)
-			r := f.views[0].trace.rounds[v.ID]
-			r.set = r.set[1:]
+			f.holding(func() {
+				r := f.views[0].trace.rounds[v.ID]
+				r.set = r.set[1:]
+			})
 			return f, f.Finish()
 		},
 		"invariant 8: member": func(t *testing.T) (*Federation, error) {
@@ -103,7 +105,9 @@ func TestTheChecksBite(t *testing.T) {
 			f.Begin()
 			v := until(t, f, round.Open)
 			everybody(t, f, f.Devices...)
-			must(t, os.RemoveAll(filepath.Join(f.Seats[f.receipts[0].member].Dir, "blobs", "y", v.ID.String())))
+			signer := 0
+			f.holding(func() { signer = f.receipts[0].member })
+			must(t, os.RemoveAll(filepath.Join(f.Seats[signer].Dir, "blobs", "y", v.ID.String())))
 			return f, f.Check()
 		},
 		"invariant 10": func(t *testing.T) (*Federation, error) {
@@ -117,7 +121,7 @@ func TestTheChecksBite(t *testing.T) {
 		},
 		"invariant 11": func(t *testing.T) (*Federation, error) {
 			f, _ := sealed(t)
-			f.views[0].states[len(f.views[0].states)-1]++
+			f.holding(func() { f.views[0].states[f.views[0].last()-1]++ })
 			for range 3 {
 				if err := f.Step(); err != nil {
 					return f, err
@@ -133,9 +137,16 @@ func TestTheChecksBite(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("the checks say: %v", err)
 			}
-			f.violated = nil
+			f.forgive()
 		})
 	}
+}
+
+// forgive forgets the broken invariants that a test meant to see.
+func (f *Federation) forgive() {
+	f.failing.Lock()
+	defer f.failing.Unlock()
+	f.violated = nil
 }
 
 // voteKey reads a member's vote key, as a thief of its disk would.
@@ -177,14 +188,14 @@ func TestSecretsAreSeen(t *testing.T) {
 		"raw":       func() { f.secrets.Write(key) },
 	} {
 		f.secrets.flush()
-		f.violated = nil
+		f.forgive()
 		print()
 		if f.violations() == nil {
 			t.Errorf("%s: the secret is not seen", name)
 		}
 	}
 	f.secrets.flush()
-	f.violated = nil
+	f.forgive()
 	f.logger.Info("a", "b", make([]byte, 32), "hash", label.Sum(label.TagBase))
 	must(t, f.violations())
 	_, err = f.Inject(&coordpb.Command{Command: &coordpb.Command_Close{Close: append([]byte("close"), key...)}})
@@ -192,14 +203,14 @@ func TestSecretsAreSeen(t *testing.T) {
 	if f.violations() == nil {
 		t.Error("a secret in the log is not seen")
 	}
-	f.violated = nil
+	f.forgive()
 	// Every seed of a contribution is known: C(4,1) seeds, by the device that drew them.
 	g := story(t, Options{N: 4, F: 1, Devices: 4})
 	g.Begin()
 	until(t, g, round.Open)
-	before := g.secrets.known
+	before := g.secrets.count()
 	everybody(t, g, g.Devices[0])
-	if drawn := g.secrets.known - before; drawn < 4 {
+	if drawn := g.secrets.count() - before; drawn < 4 {
 		t.Errorf("%d secrets are known of a contribution with 4 seeds", drawn)
 	}
 }

@@ -33,7 +33,7 @@ func TestChaos(t *testing.T) {
 				chaos(t, f, 60)
 				calm(t, f)
 				must(t, f.Finish())
-				t.Logf("%d steps, %d turns, %d entries, %d vectors fetched; rounds: %v", f.Steps(), f.Turns(), len(f.views[0].entries), len(f.served), fates(f))
+				t.Logf("%d steps, %d turns, %d entries, %d vectors fetched; rounds: %v", f.Steps(), f.Turns(), f.Last(f.log()), len(f.Served()), fates(f))
 			})
 		}
 	}
@@ -117,6 +117,8 @@ func mischief(t testing.TB, f *Federation, chance *rand.Rand) {
 // fates counts how rounds ended, and those with more than one Close.
 func fates(f *Federation) map[string]int {
 	out := map[string]int{}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, v := range f.views[0].observer.Rounds() {
 		out[strings.TrimSpace(v.Phase.String()+" "+v.Death.String())]++
 		if len(v.Closes) > 1 {

@@ -19,7 +19,7 @@ func (f *Federation) Check() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.Seats {
-		if s.Liar == nil {
+		if s.Liar() == nil {
 			f.checkState(s)
 			f.checkSums(s)
 		}
@@ -28,7 +28,7 @@ func (f *Federation) Check() error {
 	return f.violations()
 }
 
-// checkState: at one index all members are equal, whatever road led there (11).
+// checkState: at one index all members are equal, whatever road led there (11). The caller holds mu, here and below.
 func (f *Federation) checkState(s *Seat) {
 	p := s.process.Load()
 	if p == nil || p.applied == 0 || p.applied == p.checked {
@@ -165,7 +165,7 @@ func (s *Seat) wholeY(id, y label.Hash) bool {
 	return err == nil && label.Sum(label.TagContribution, b) == y
 }
 
-// device finds a device by its id.
+// device finds a device by its id. The caller holds mu.
 func (f *Federation) device(id label.Hash) (*Device, error) {
 	for _, d := range f.Devices {
 		if d.ID == id {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -46,9 +47,9 @@ type Device struct {
 	Name  string
 	Dir   string
 	ID    label.Hash
-	Cert  *statement.DeviceCert
-	Fault Fault // of the next contribution; taken when it strikes
-	Lies  bool  // the test speaks for it: the invariants of an honest device are not its
+	Cert  *statement.DeviceCert // nil before it is enrolled; set as Federation.Devices is
+	Fault Fault                 // of the next contribution; taken when it strikes
+	Lies  atomic.Bool           // the test speaks for it: the invariants of an honest device are not its
 
 	f           *Federation
 	key         *identity.Key
@@ -78,7 +79,9 @@ func (f *Federation) AddDevice() (*Device, error) {
 		return nil, err
 	}
 	d.ID = identity.DeviceID(d.key.Public())
+	f.mu.Lock()
 	f.Devices = append(f.Devices, d)
+	f.mu.Unlock()
 	return d, os.MkdirAll(d.Dir, 0o700)
 }
 
@@ -95,9 +98,9 @@ func (d *Device) enrol() error {
 	if err != nil {
 		return err
 	}
-	d.Cert = &statement.DeviceCert{Charter: f.Charter.Hash(), Device: d.ID, Public: d.key.Public(), Authority: authority.Index, Quota: 1000,
+	cert := &statement.DeviceCert{Charter: f.Charter.Hash(), Device: d.ID, Public: d.key.Public(), Authority: authority.Index, Quota: 1000,
 		ExpiresMs: f.Now().Add(90 * 24 * time.Hour).UnixMilli(), Token: statement.HashToken([]byte(d.Name))}
-	d.signed = statement.SignKey(key, label.StmtDeviceCert, d.Cert.Bytes())
+	d.certify(cert, statement.SignKey(key, label.StmtDeviceCert, cert.Bytes()))
 	outcomes, err := f.Inject(round.DeviceCertCommand(d.signed))
 	if err != nil {
 		return err
@@ -106,6 +109,13 @@ func (d *Device) enrol() error {
 		return fmt.Errorf("%s: %s: %s", d.Name, outcomes[0].GetCode(), outcomes[0].GetDetail())
 	}
 	return nil
+}
+
+// certify gives the device its certificate.
+func (d *Device) certify(cert *statement.DeviceCert, signed statement.Signed) {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	d.Cert, d.signed = cert, signed
 }
 
 // start opens the device's folder as its program does.

@@ -159,12 +159,13 @@ func TestEnrolment(t *testing.T) {
 	}
 	answer, err := enrol(d.key.Public())
 	must(t, err)
-	d.signed = round.FromSigned(answer.GetDeviceCert())
-	d.Cert, err = statement.VerifyDeviceCert(f.Charter, d.signed)
+	signed := round.FromSigned(answer.GetDeviceCert())
+	cert, err := statement.VerifyDeviceCert(f.Charter, signed)
 	must(t, err)
+	d.certify(cert, signed)
 	again, err := enrol(d.key.Public())
 	must(t, err)
-	if string(again.GetDeviceCert().GetBody()) != string(d.signed.Body) {
+	if string(again.GetDeviceCert().GetBody()) != string(signed.Body) {
 		t.Error("the second answer is another certificate")
 	}
 	other, err := identity.NewKey(seat.rand)

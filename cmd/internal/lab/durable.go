@@ -18,7 +18,7 @@ import (
 	"github.com/ruche-federation/ruche/crypto/label"
 )
 
-// What has to be true, and on the disk, before something is said (SA 2.5), and what a Result has to say.
+// What has to be true, and on the disk, before something is said (SA 2.5), and what a Result has to say. Callers hold mu.
 
 // judgeDurable looks for what a statement rests on. Who signs with a vote key has it on its disk, within its life (9).
 func (f *Federation) judgeDurable(p *process, r *roundTrace, s *said, promised *promises) {

@@ -35,7 +35,7 @@ func (d *Device) forge(bend func(h *statement.Header), garble func(boxes [][]byt
 	if !ok {
 		return nil, errors.New("there is no round")
 	}
-	d.Lies = true
+	d.Lies.Store(true)
 	rc := v.Config
 	x := make([]uint32, rc.Len)
 	for i := range x {

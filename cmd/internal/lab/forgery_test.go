@@ -21,13 +21,14 @@ func TestNobodySpeaksForAnother(t *testing.T) {
 	must(t, f.Lead(0))
 	l, err := f.Corrupt(3)
 	must(t, err)
-	h := f.views[0]
+	h := f.log()
 	f.Begin()
 	until(t, f, round.Open)
 	everybody(t, f, f.Devices...)
 	first := until(t, f, round.Published)
 	old := func(name string) (out []*coordpb.Command) { // what the log holds from the first round
-		for _, data := range h.entries {
+		entries, _ := f.after(h, 0)
+		for _, data := range entries {
 			if cmd, err := round.ParseCommand(data); err == nil && commandName(cmd) == name {
 				out = append(out, cmd)
 			}
@@ -46,7 +47,7 @@ func TestNobodySpeaksForAnother(t *testing.T) {
 	inThis.Round = v.ID
 	taken, err := f.Devices[0].Forge(nil)
 	must(t, err)
-	f.Devices[0].Lies = false // nothing of it is sent by the device
+	f.Devices[0].Lies.Store(false) // nothing of it is sent by the device
 	stolen := &statement.Accept{Round: v.ID, Header: taken.Header, Device: victim.ID, Authority: victim.Cert.Authority, Size: rc.ContributionSize(f.Charter), Holders: 0b1111,
 		Signature: taken.Open.GetHeader().GetSignature()}
 

@@ -48,6 +48,7 @@ func (f *Federation) Served() []Served {
 	return append([]Served(nil), f.served...)
 }
 
+// of is what was said of a round. The caller holds mu.
 func (f *Federation) of(id label.Hash) *spoken {
 	s := f.spoken[id]
 	if s == nil {
@@ -220,7 +221,7 @@ func (f *Federation) judgeReceipt(list ...*coordpb.MemberStatement) {
 			continue
 		}
 		seat := f.Seats[s.Member]
-		if seat.Liar != nil {
+		if seat.Liar() != nil {
 			continue
 		}
 		r := seat.view.trace.rounds[body.Round]
@@ -276,7 +277,7 @@ func (f *Federation) judgeUpload(open *coordpb.UploadOpen) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, err := f.device(h.Device)
-	if err != nil || d.Lies || d.Cert == nil {
+	if err != nil || d.Lies.Load() || d.Cert == nil {
 		return
 	}
 	if statement.VerifyContribution(d.Cert.Public, h.Round, h.Hash(), open.GetHeader().GetSignature()) != nil {

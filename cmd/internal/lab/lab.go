@@ -61,11 +61,12 @@ func (o Options) withDefaults() Options {
 // TaskID names the one task of a lab.
 const TaskID = "mean"
 
-// Federation is a consortium and its devices in one process. One goroutine uses it.
+// Federation is a consortium and its devices in one process. One goroutine, the caller's, uses it; members' services,
+// which may still be at work after an answer, come from others.
 type Federation struct {
 	Charter *charter.Charter
 	Seats   []*Seat   // the members' places, in charter order
-	Devices []*Device // in order of their making
+	Devices []*Device // in order of their making; the caller's goroutine adds to them, under mu, and it alone reads without
 
 	opts    Options
 	task    *charter.Task
@@ -78,7 +79,7 @@ type Federation struct {
 	turns   int
 	tape    tape // what devices sent
 
-	mu       sync.Mutex   // guards what follows; held while an entry is applied
+	mu       sync.Mutex   // guards what follows and all that hangs on it; held while an entry is applied
 	views    []*history   // the logs that members read; one unless a leader lies
 	seed     maphash.Seed // of hashes of states
 	leader   int          // -1: none

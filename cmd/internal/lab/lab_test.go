@@ -45,6 +45,19 @@ func story(t *testing.T, o Options) *Federation {
 	return f
 }
 
+// holding does what reads, or breaks, what mu guards.
+func (f *Federation) holding(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+// first is the id of a log's first round.
+func (f *Federation) first(h *history) (id label.Hash) {
+	f.holding(func() { id = h.trace.order[0].id })
+	return id
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -128,7 +141,7 @@ func TestRound(t *testing.T) {
 			}
 			adopted(t, f, f.Devices...)
 			must(t, f.Finish())
-			t.Logf("%d steps, %d turns, %d entries, %d vectors fetched", f.Steps(), f.Turns(), len(f.views[0].entries), len(f.served))
+			t.Logf("%d steps, %d turns, %d entries, %d vectors fetched", f.Steps(), f.Turns(), f.Last(f.log()), len(f.Served()))
 		})
 	}
 }
@@ -141,7 +154,7 @@ func everywhere(t testing.TB, f *Federation, id label.Hash) string {
 	must(t, f.RunUntil("the round has ended everywhere, and the same", func() bool {
 		end = ""
 		for _, s := range f.Seats {
-			if s.Member() == nil || s.Liar != nil {
+			if s.Member() == nil || s.Liar() != nil {
 				continue
 			}
 			r, err := s.Member().DeviceServer().GetRound(t.Context(), &coordpb.GetRoundRequest{RoundId: id[:]})

@@ -15,6 +15,8 @@ import (
 
 // shown lists the logs that members read, each once.
 func (f *Federation) shown() (out []*history) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, s := range f.Seats {
 		if !slices.Contains(out, s.view) {
 			out = append(out, s.view)
@@ -31,7 +33,7 @@ func (l *Liar) lead() error {
 		if err := l.Drive(h); err != nil {
 			return err
 		}
-		if h != l.seat.view {
+		if h != l.seat.reads() {
 			if err := l.Follow(h); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,16 @@ import (
 // proposes and sends passes through the liar, who has the member's keys and may say anything else besides. Nothing that
 // a liar says is judged; everything that the others say because of it is.
 type Liar struct {
+	seat *Seat
+	home *coordinator.Home
+
+	mu   sync.Mutex // guards what follows; a leaf
+	now  Manner
+	keys map[string]*identity.Key // vote keys of its epochs, by their public halves; never erased
+}
+
+// Manner is how a liar treats what its program says.
+type Manner struct {
 	// Word is what is proposed instead of a command of its program's: nothing, one or more. nil: what the program says.
 	// It is called while the log is held, and may only sign.
 	Word func(cmd *coordpb.Command) []*coordpb.Command
@@ -29,10 +40,19 @@ type Liar struct {
 	Sends func(to int, m *coordpb.UploadRequest) *coordpb.UploadRequest
 	// Answers is what leaves instead of an answer of its program's services.
 	Answers func(method string, m any) (any, error)
+}
 
-	seat *Seat
-	home *coordinator.Home
-	keys map[string]*identity.Key // vote keys of its epochs, by their public halves; never erased
+// Behave changes its manner, from the next thing on that its program says.
+func (l *Liar) Behave(change func(m *Manner)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.now)
+}
+
+func (l *Liar) manner() Manner {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now
 }
 
 var errSilent = errors.New("the liar says nothing")
@@ -47,21 +67,23 @@ func (f *Federation) Corrupt(member int) (*Liar, error) {
 	l := &Liar{seat: s, home: home, keys: map[string]*identity.Key{}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.Liar = l
+	s.liar.Store(l)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l, l.learn()
 }
 
 // liars is the set of them.
 func (f *Federation) liars() (m statement.Mask) {
 	for i, s := range f.Seats {
-		if s.Liar != nil {
+		if s.Liar() != nil {
 			m |= 1 << i
 		}
 	}
 	return m
 }
 
-// learn reads the vote keys of its epochs off its disk, before its program erases them.
+// learn reads the vote keys of its epochs off its disk, before its program erases them. The caller holds the liar's mu.
 func (l *Liar) learn() error {
 	files, err := filepath.Glob(filepath.Join(l.seat.Dir, "epochs", "*", "keys"))
 	if err != nil {
@@ -96,8 +118,8 @@ func (l *Liar) Index() int { return l.seat.Index }
 // propose is its program's Propose. The caller holds the federation's mu.
 func (l *Liar) propose(cmd *coordpb.Command) (outcomes []*coordpb.Outcome, err error) {
 	words := []*coordpb.Command{cmd}
-	if l.Word != nil {
-		words = l.Word(cmd)
+	if word := l.manner().Word; word != nil {
+		words = word(cmd)
 	}
 	err = errSilent
 	for _, w := range words {
@@ -130,6 +152,8 @@ func (l *Liar) Say(h *history, cmd *coordpb.Command) (round.Code, error) {
 
 // sign signs with the vote key that a round lists for it; with its newest where that one is unknown.
 func (l *Liar) sign(rc *statement.RoundConfig, stmt string, body []byte) statement.Signed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var key *identity.Key
 	k, listed := rc.Package(l.seat.Index)
 	if listed {
@@ -196,21 +220,22 @@ type lyingClient struct {
 // Store implements coordpb.MeshClient.
 func (c *lyingClient) Store(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[coordpb.UploadRequest, coordpb.StoreResponse], error) {
 	s, err := c.MeshClient.Store(ctx, opts...)
-	if err != nil || c.liar.Sends == nil {
+	sends := c.liar.manner().Sends
+	if err != nil || sends == nil {
 		return s, err
 	}
-	return &lyingStore{s, c.liar, c.to}, nil
+	return &lyingStore{s, sends, c.to}, nil
 }
 
 type lyingStore struct {
 	grpc.ClientStreamingClient[coordpb.UploadRequest, coordpb.StoreResponse]
-	liar *Liar
-	to   int
+	sends func(to int, m *coordpb.UploadRequest) *coordpb.UploadRequest
+	to    int
 }
 
 // Send passes on what the liar makes of a message.
 func (s *lyingStore) Send(m *coordpb.UploadRequest) error {
-	if m = s.liar.Sends(s.to, proto.CloneOf(m)); m == nil {
+	if m = s.sends(s.to, proto.CloneOf(m)); m == nil {
 		return errSilent
 	}
 	return s.ClientStreamingClient.Send(m)

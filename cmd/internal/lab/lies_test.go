@@ -63,12 +63,12 @@ var lies = []lie{
 		})
 	}},
 	{name: "sends other vectors than it signed", tell: func(l *Liar) {
-		l.Answers = func(method string, m any) (any, error) {
+		l.answers(func(method string, m any) (any, error) {
 			if c, ok := m.(*coordpb.Chunk); ok && method == "FetchSum" {
 				return otherBytes(c), nil
 			}
 			return m, nil
-		}
+		})
 	}},
 	{name: "signs another result", tell: func(l *Liar) {
 		l.says("result", func(cmd *coordpb.Command) []*coordpb.Command {
@@ -86,34 +86,34 @@ var lies = []lie{
 		})
 	}},
 	{name: "withholds what it holds", tell: func(l *Liar) {
-		l.Answers = func(method string, m any) (any, error) {
+		l.answers(func(method string, m any) (any, error) {
 			if slices.Contains([]string{"FetchContribution", "FetchSum", "FetchAdapter", "GetAdapter"}, method) {
 				return nil, errSilent
 			}
 			return m, nil
-		}
+		})
 	}},
 	{name: "keeps what devices bring it to itself", tell: func(l *Liar) {
-		l.Sends = func(int, *coordpb.UploadRequest) *coordpb.UploadRequest { return nil }
+		l.sends(func(int, *coordpb.UploadRequest) *coordpb.UploadRequest { return nil })
 	}},
 	{name: "passes other bytes on than devices brought", tell: func(l *Liar) {
-		l.Sends = func(_ int, m *coordpb.UploadRequest) *coordpb.UploadRequest {
+		l.sends(func(_ int, m *coordpb.UploadRequest) *coordpb.UploadRequest {
 			if c := m.GetChunk(); c != nil {
 				m.Message = &coordpb.UploadRequest_Chunk{Chunk: otherBytes(c)}
 			}
 			return m
-		}
+		})
 	}},
 	{name: "swaps the boxes of what it passes on", tell: func(l *Liar) {
-		l.Sends = func(_ int, m *coordpb.UploadRequest) *coordpb.UploadRequest {
+		l.sends(func(_ int, m *coordpb.UploadRequest) *coordpb.UploadRequest {
 			if o := m.GetOpen(); o != nil {
 				slices.Reverse(o.Boxes)
 			}
 			return m
-		}
+		})
 	}},
 	{name: "gives receipts of something else", tell: func(l *Liar) {
-		l.Answers = func(_ string, m any) (any, error) {
+		l.answers(func(_ string, m any) (any, error) {
 			switch m := m.(type) {
 			case *coordpb.MemberStatement:
 				return l.Receipt(l.newest(), label.Sum(label.TagHeader, []byte("else")), 3), nil
@@ -121,23 +121,35 @@ var lies = []lie{
 				m.Receipts = []*coordpb.MemberStatement{l.Receipt(l.newest(), label.Sum(label.TagHeader), 1)}
 			}
 			return m, nil
-		}
+		})
 	}},
 	{name: "says nothing at all", tell: func(l *Liar) {
-		l.Word = func(*coordpb.Command) []*coordpb.Command { return nil }
-		l.Answers = func(string, any) (any, error) { return nil, errSilent }
-		l.Sends = func(int, *coordpb.UploadRequest) *coordpb.UploadRequest { return nil }
+		l.Behave(func(m *Manner) { m.Word = func(*coordpb.Command) []*coordpb.Command { return nil } })
+		l.answers(func(string, any) (any, error) { return nil, errSilent })
+		l.sends(func(int, *coordpb.UploadRequest) *coordpb.UploadRequest { return nil })
 	}},
 }
 
 // says changes one kind of command that the liar's program proposes.
 func (l *Liar) says(name string, change func(cmd *coordpb.Command) []*coordpb.Command) {
-	l.Word = func(cmd *coordpb.Command) []*coordpb.Command {
-		if commandName(cmd) != name {
-			return []*coordpb.Command{cmd}
+	l.Behave(func(m *Manner) {
+		m.Word = func(cmd *coordpb.Command) []*coordpb.Command {
+			if commandName(cmd) != name {
+				return []*coordpb.Command{cmd}
+			}
+			return change(cmd)
 		}
-		return change(cmd)
-	}
+	})
+}
+
+// answers changes what its services answer.
+func (l *Liar) answers(change func(method string, m any) (any, error)) {
+	l.Behave(func(m *Manner) { m.Answers = change })
+}
+
+// sends changes the copies that it sends.
+func (l *Liar) sends(change func(to int, m *coordpb.UploadRequest) *coordpb.UploadRequest) {
+	l.Behave(func(m *Manner) { m.Sends = change })
 }
 
 // acks changes its verdicts.
@@ -152,13 +164,13 @@ func (l *Liar) acks(verdict func(i int) statement.Verdict) {
 	})
 }
 
-// config is the config of the round that a command is about, as the liar's log has it.
+// config is the config of the round that a command is about, as the liar's log has it. The caller, its Word, holds the log.
 func (l *Liar) config(cmd *coordpb.Command) *statement.RoundConfig {
 	v, _ := l.seat.view.observer.Round(saidIn(cmd).round)
 	return v.Config
 }
 
-// closing is the Close that an ack is about.
+// closing is the Close that an ack is about. The caller, its Word, holds the log.
 func (l *Liar) closing(cmd *coordpb.Command) (*statement.Close, *statement.RoundConfig) {
 	s := saidIn(cmd)
 	c, _ := l.seat.view.observer.Close(s.round, s.ack.Close)

@@ -62,7 +62,7 @@ func (l *memberLog) Propose(ctx context.Context, cmd *coordpb.Command) ([]*coord
 	if l.p.dead.Load() {
 		return nil, errDied
 	}
-	if liar := l.p.seat.Liar; liar != nil {
+	if liar := l.p.seat.Liar(); liar != nil {
 		return liar.propose(cmd)
 	}
 	f.judgeProposal(l.p, cmd, data)
@@ -79,7 +79,7 @@ func (l *memberLog) Propose(ctx context.Context, cmd *coordpb.Command) ([]*coord
 	return outcomes, err
 }
 
-// crashPoint takes the point that this proposal reaches, if any.
+// crashPoint takes the point that this proposal reaches, if any. The caller holds mu.
 func (f *Federation) crashPoint(p *process, cmd *coordpb.Command) (CrashPoint, bool) {
 	name := commandName(cmd)
 	i := slices.IndexFunc(f.crashes, func(c CrashPoint) bool { return (c.Member == p.seat.Index || c.Member == Whoever) && c.Command == name })
@@ -136,7 +136,7 @@ func (f *Federation) append(h *history, data []byte) ([]*coordpb.Outcome, error)
 
 // leaderProcess is an honest leader's process; nil without a majority. The caller holds mu.
 func (f *Federation) leaderProcess() *process {
-	if f.leader < 0 || f.Seats[f.leader].Liar != nil || f.Up().Size() < f.opts.N/2+1 {
+	if f.leader < 0 || f.Seats[f.leader].Liar() != nil || f.Up().Size() < f.opts.N/2+1 {
 		return nil
 	}
 	return f.Seats[f.leader].live()
@@ -178,11 +178,11 @@ func (f *Federation) Lead(member int) error {
 	if p == nil {
 		return fmt.Errorf("member %d is down", member)
 	}
-	if f.Seats[member].Liar != nil {
+	if f.Seats[member].Liar() != nil {
 		return nil
 	}
 	for _, s := range f.Seats {
-		if s.view != p.seat.view && s.Liar == nil {
+		if s.view != p.seat.view && s.Liar() == nil {
 			return fmt.Errorf("members %d and %d read different logs", member, s.Index)
 		}
 	}
@@ -190,12 +190,12 @@ func (f *Federation) Lead(member int) error {
 	return err
 }
 
-// lyingLeader is the leader if it is a liar.
+// lyingLeader is the leader if it is a liar. The caller holds mu.
 func (f *Federation) lyingLeader() *Liar {
 	if f.leader < 0 {
 		return nil
 	}
-	return f.Seats[f.leader].Liar
+	return f.Seats[f.leader].Liar()
 }
 
 // Leader is the leader's index, -1 if there is none.

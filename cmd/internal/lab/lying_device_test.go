@@ -52,7 +52,7 @@ func TestLyingDevice(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			d.f.Devices[1].Lies = false // none of it is sent by that one
+			d.f.Devices[1].Lies.Store(false) // none of it is sent by that one
 			return d.Forge(func(boxes [][]byte) { copy(boxes, other.Open.GetBoxes()) })
 		}, accepted: 5, sum: 5},
 	} {

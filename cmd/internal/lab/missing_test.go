@@ -160,13 +160,13 @@ func TestAMemberThatHasJustStartedMissesNothing(t *testing.T) {
 	late := f.Seats[3]
 	late.Crash()
 	everybody(t, f, f.Devices...)
-	late.Fresh = true
+	late.Fresh.Store(true)
 	must(t, late.Restart(false))
 	v := until(t, f, round.Acked)
 	if len(v.Closes) != 1 || !v.Closes[0].Acked.Has(late.Index) || v.Contributors != len(f.Devices) {
 		t.Errorf("%d contributors of %d, after %d closes: %+v", v.Contributors, len(f.Devices), len(v.Closes), v.Closes)
 	}
-	late.Fresh = false
+	late.Fresh.Store(false)
 	until(t, f, round.Published)
 	must(t, f.Finish())
 }
@@ -182,19 +182,19 @@ func TestAMemberThatCannotAskWaits(t *testing.T) {
 			late := f.Seats[3]
 			late.Crash()
 			everybody(t, f, f.Devices...)
-			late.Cut = true
+			late.Cut.Store(true)
 			must(t, late.Restart(false))
 			v := until(t, f, round.Closed)
 			must(t, f.Step())
 			if v, _ = f.Round(); v.Closes[0].Acked.Has(late.Index) {
 				t.Error("it acked what it could not ask for")
 			}
-			late.Cut = !moment
+			late.Cut.Store(!moment)
 			v = until(t, f, round.Acked)
 			if v.Contributors != len(f.Devices) || moment && len(v.Closes) != 1 {
 				t.Errorf("%d contributors of %d, after %d closes: %+v", v.Contributors, len(f.Devices), len(v.Closes), v.Closes)
 			}
-			late.Cut = false
+			late.Cut.Store(false)
 			until(t, f, round.Published)
 			must(t, f.Finish())
 		})

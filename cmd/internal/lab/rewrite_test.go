@@ -19,11 +19,17 @@ func closed(t *testing.T) (*Federation, *Liar, round.View) {
 	until(t, f, round.Open)
 	everybody(t, f, f.Devices...)
 	v, _ := f.Round()
-	for f.phaseIn(f.views[0], v.ID).Phase == round.Open {
-		must(t, l.Drive(f.views[0]))
+	for f.phaseIn(f.log(), v.ID).Phase == round.Open {
+		must(t, l.Drive(f.log()))
 		f.Advance(time.Second)
 	}
-	return f, l, f.phaseIn(f.views[0], v.ID)
+	return f, l, f.phaseIn(f.log(), v.ID)
+}
+
+// guarded is the index up to which a member has made durable what it applied.
+func (s *Seat) guarded() (index uint64) {
+	s.f.holding(func() { index = s.ensured() })
+	return index
 }
 
 // work lets members work, one after the other, each with all of its log, within one second of their clocks.
@@ -50,12 +56,12 @@ func votesOf(v round.View, member int) (out []*statement.Vote) {
 // What it has made durable its log does not let go of.
 func TestEntriesTakenBack(t *testing.T) {
 	f, l, v := closed(t)
-	a, seat := f.views[0], f.Seats[1]
+	a, seat := f.log(), f.Seats[1]
 	work(t, f, 1, 0, 2, 3) // acks, the others' after member 1's
-	guarded := seat.ensured()
+	guarded := seat.guarded()
 	work(t, f, 1)
-	if seat.ensured() != guarded || len(votesOf(f.phaseIn(a, v.ID), 1)) != 1 {
-		t.Fatalf("member 1 has %d votes in the log and has made %d entries durable, before the decision %d", len(votesOf(f.phaseIn(a, v.ID), 1)), seat.ensured(), guarded)
+	if seat.guarded() != guarded || len(votesOf(f.phaseIn(a, v.ID), 1)) != 1 {
+		t.Fatalf("member 1 has %d votes in the log and has made %d entries durable, before the decision %d", len(votesOf(f.phaseIn(a, v.ID), 1)), seat.guarded(), guarded)
 	}
 	seat.Crash()
 	if err := seat.Show(f.Fork(a, guarded-1)); !errors.As(err, new(*rewriteError)) {
@@ -98,8 +104,8 @@ func TestSnapshots(t *testing.T) {
 		f, _, v := closed(t)
 		work(t, f, 1)
 		must(t, f.settle())
-		refuses(t, f, f.views[0], f.views[0].last()-1, "has applied")
-		must(t, f.Seats[1].Install(f.views[0], f.views[0].last()))
+		refuses(t, f, f.log(), f.Last(f.log())-1, "has applied")
+		must(t, f.Seats[1].Install(f.log(), f.Last(f.log())))
 		for range 25 {
 			must(t, f.Step())
 		}
@@ -112,16 +118,18 @@ func TestSnapshots(t *testing.T) {
 		t.Parallel()
 		f, l, _ := closed(t)
 		work(t, f, 1)
-		a := f.views[0]
+		a := f.log()
 		var accepts []uint64
-		for _, x := range a.trace.order[0].accepts {
-			accepts = append(accepts, x.index)
-		}
+		f.holding(func() {
+			for _, x := range a.trace.order[0].accepts {
+				accepts = append(accepts, x.index)
+			}
+		})
 		for _, before := range accepts {
 			b := f.Fork(a, before-1)
 			must(t, l.Relay(a, b, before, func(cmd *coordpb.Command) bool { return true })) // all but that one, at other places
 			must(t, l.Pad(a, b))
-			refuses(t, f, b, b.last(), "receipt")
+			refuses(t, f, b, f.Last(b), "receipt")
 			must(t, f.settle())
 			must(t, f.Check())
 		}
@@ -130,15 +138,15 @@ func TestSnapshots(t *testing.T) {
 	t.Run("in which it has not voted", func(t *testing.T) {
 		t.Parallel()
 		f, l, v := closed(t)
-		a := f.views[0]
-		b := f.Fork(a, a.last())
+		a := f.log()
+		b := f.Fork(a, f.Last(a))
 		work(t, f, 1, 0, 2, 3, 1)
 		if len(votesOf(f.phaseIn(a, v.ID), 1)) != 1 {
 			t.Fatal("member 1 has not voted")
 		}
 		l.code(b, round.TickCommand(v.Config.AckMs+1))
 		must(t, l.Pad(a, b))
-		must(t, f.Seats[1].Install(b, b.last())) // every receipt stands in it, so it may be an honest leader's
+		must(t, f.Seats[1].Install(b, f.Last(b))) // every receipt stands in it, so it may be an honest leader's
 		for range 40 {
 			must(t, f.Step())
 		}
@@ -150,15 +158,15 @@ func TestSnapshots(t *testing.T) {
 	t.Run("in which it has signed no round", func(t *testing.T) {
 		t.Parallel()
 		f, l := ruled(t, 4, 1, Options{Devices: 4})
-		a := f.views[0]
-		b := f.Fork(a, a.last())
+		a := f.log()
+		b := f.Fork(a, f.Last(a))
 		f.Begin()
 		must(t, l.Drive(a))
 		work(t, f, 1)
 		f.Advance(time.Second)
 		must(t, l.Drive(b))
 		must(t, l.Pad(a, b))
-		must(t, f.Seats[1].Install(b, b.last()))
+		must(t, f.Seats[1].Install(b, f.Last(b)))
 		for range 40 {
 			must(t, f.Step()) // two configs of one seq are not signed, which judgeRoundSignature sees
 		}
@@ -170,9 +178,9 @@ func TestSnapshots(t *testing.T) {
 // Without its old keys it says nothing of the round; with new ones it is no part of it.
 func TestRestoredBackup(t *testing.T) {
 	f, l, v := closed(t)
-	a, seat := f.views[0], f.Seats[1]
+	a, seat := f.log(), f.Seats[1]
 	work(t, f, 1, 0, 2, 3)
-	guarded := seat.ensured()
+	guarded := seat.guarded()
 	work(t, f, 1)
 	seat.Crash()
 	must(t, seat.LoseEpochs())

@@ -23,19 +23,31 @@ import (
 type Seat struct {
 	Index int
 	Dir   string
-	Held  bool   // gets no entries: a member that lags
-	Pace  uint64 // entries that it applies in one turn; 0: as the seed has it
-	Liar  *Liar  // nil: honest
-	Cut   bool   // reaches no other member
-	Fresh bool   // has heard of no other member yet, as one that has just started
+	Held  bool        // gets no entries: a member that lags. The caller's goroutine only, as is Pace
+	Pace  uint64      // entries that it applies in one turn; 0: as the seed has it
+	Cut   atomic.Bool // reaches no other member
+	Fresh atomic.Bool // has heard of no other member yet, as one that has just started
 
-	f        *Federation
-	rand     *drawer
-	process  atomic.Pointer[process]
+	f       *Federation
+	rand    *drawer
+	process atomic.Pointer[process]
+	liar    atomic.Pointer[Liar]
+
+	// Guarded by the federation's mu.
 	snapshot *snapshot    // the last one taken, as raft keeps it beside the log
 	promised *promises    // what its vote files said when they were last read
-	view     *history     // the log that it reads; guarded by the federation's mu, like guard
+	view     *history     // the log that it reads
 	guard    []label.Hash // the entries that it has applied durably: the guard file beside its log
+}
+
+// Liar is who speaks for the member; nil: it is honest.
+func (s *Seat) Liar() *Liar { return s.liar.Load() }
+
+// reads is the log that the member reads.
+func (s *Seat) reads() *history {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	return s.view
 }
 
 // snapshot is a member's state at an index.
@@ -52,7 +64,7 @@ type process struct {
 	cancel  context.CancelFunc
 	dead    atomic.Bool
 	applied uint64 // guarded by the federation's mu
-	checked uint64 // the applied index at which its state was last compared
+	checked uint64 // the applied index at which its state was last compared; guarded likewise
 	mesh    *port
 	device  *port
 }
@@ -124,10 +136,13 @@ func (s *Seat) Crash() {
 // Restart runs the member again from its folder, replaying the log from the beginning, or from its last snapshot.
 func (s *Seat) Restart(fromSnapshot bool) error {
 	s.Crash()
-	if fromSnapshot && s.snapshot != nil {
-		return s.start(s.snapshot)
+	var from *snapshot
+	if fromSnapshot {
+		s.f.mu.Lock()
+		from = s.snapshot
+		s.f.mu.Unlock()
 	}
-	return s.start(nil)
+	return s.start(from)
 }
 
 // LoseEpochs removes the epoch keys and votes of a member that is down: a disk that was lost or restored from a backup.
@@ -155,7 +170,7 @@ func (m *memberPeers) Mesh(member int) (coordpb.MeshClient, error) {
 		return nil, errDied
 	}
 	f := m.p.seat.f
-	if m.p.seat.Cut {
+	if m.p.seat.Cut.Load() {
 		return nil, status.Error(codes.Unavailable, "cut off")
 	}
 	if member < 0 || member >= len(f.Seats) || member == m.p.seat.Index {
@@ -166,7 +181,7 @@ func (m *memberPeers) Mesh(member int) (coordpb.MeshClient, error) {
 		return nil, fmt.Errorf("member %d does not answer", member)
 	}
 	client := coordpb.NewMeshClient(other.mesh.conn)
-	if liar := m.p.seat.Liar; liar != nil {
+	if liar := m.p.seat.Liar(); liar != nil {
 		return &lyingClient{client, liar, member}, nil
 	}
 	return client, nil
@@ -174,7 +189,7 @@ func (m *memberPeers) Mesh(member int) (coordpb.MeshClient, error) {
 
 // Alive implements coordinator.Peers.
 func (m *memberPeers) Alive() statement.Mask {
-	if m.p.seat.Fresh {
+	if m.p.seat.Fresh.Load() {
 		return 1 << m.p.seat.Index
 	}
 	return m.p.seat.f.Up() | 1<<m.p.seat.Index

@@ -33,8 +33,9 @@ func (d *drawer) Read(p []byte) (int, error) {
 // secrets knows every secret of a federation and looks for them in whatever is said. As an io.Writer it takes the log
 // lines of all members and devices.
 type secrets struct {
-	mu    sync.Mutex
 	found func(form string)
+
+	mu    sync.Mutex // guards what follows; a leaf
 	known int
 	raw   map[uint64][][]byte // by their first 8 bytes
 	text  map[uint64][]form   // printed forms, by their first 8 bytes
@@ -71,6 +72,13 @@ func (s *secrets) add(b []byte) {
 			s.begin[binary.LittleEndian.Uint16(f.text)] = true
 		}
 	}
+}
+
+// count is how many pieces of secrets are known.
+func (s *secrets) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known
 }
 
 // forms are the ways in which Go code prints bytes by accident. 16 bytes are enough to know a secret by.

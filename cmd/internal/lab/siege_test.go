@@ -39,7 +39,7 @@ func TestSiege(t *testing.T) {
 					b.step(t)
 				}
 				must(t, b.f.Finish())
-				t.Logf("%d steps, %d turns, %d logs, %d lies, %d vectors fetched; rounds: %v", b.f.Steps(), b.f.Turns(), len(b.f.views), b.told, len(b.f.Served()), b.fates())
+				t.Logf("%d steps, %d turns, %d logs, %d lies, %d vectors fetched; rounds: %v", b.f.Steps(), b.f.Turns(), b.f.logs(), b.told, len(b.f.Served()), b.fates())
 			})
 		}
 	}
@@ -59,8 +59,8 @@ func besiege(t *testing.T, n, faulty int, seed uint64) *siege {
 	f, _ := ruled(t, n, faulty, Options{Devices: 5, NMax: 8, Window: "1m", Seed: seed})
 	b := &siege{f: f, chance: rand.New(rand.NewPCG(seed, 7)), full: map[label.Hash]bool{}}
 	for _, s := range f.Seats {
-		if s.Liar != nil {
-			b.liars = append(b.liars, s.Liar)
+		if s.Liar() != nil {
+			b.liars = append(b.liars, s.Liar())
 		}
 	}
 	f.Begin()
@@ -88,7 +88,7 @@ func (b *siege) liar() *Liar { return b.liars[b.chance.IntN(len(b.liars))] }
 // honest is a member that does not lie.
 func (b *siege) honest() *Seat {
 	for {
-		if s := b.f.Seats[b.chance.IntN(len(b.f.Seats))]; s.Liar == nil {
+		if s := b.f.Seats[b.chance.IntN(len(b.f.Seats))]; s.Liar() == nil {
 			return s
 		}
 	}
@@ -120,16 +120,16 @@ func (b *siege) step(t testing.TB) {
 			must(t, b.liar().Pad(f.shown()...))
 		}
 		h := b.log()
-		index := h.last()
+		index := f.Last(h)
 		if b.often(20) {
-			index = uint64(1 + b.chance.IntN(len(h.entries)))
+			index = uint64(1 + b.chance.IntN(int(index)))
 		}
 		_ = b.honest().Install(h, index) // it may refuse, and stops
 	}
 	if one, other := b.torn(); one != nil && b.often(40) { // whoever has voted by the one is shown the other
 		must(t, b.liar().Pad(f.shown()...))
-		if s := b.honest(); s.view == one {
-			_ = s.Install(other, other.last())
+		if s := b.honest(); s.reads() == one {
+			_ = s.Install(other, f.Last(other))
 		}
 	}
 	b.honest().Held = b.often(10)
@@ -164,11 +164,12 @@ func (b *siege) step(t testing.TB) {
 
 // torn gives two logs that decide one round in two ways, if there are any.
 func (b *siege) torn() (one, other *history) {
+	shown := b.f.shown()
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
-	for _, h := range b.f.shown() {
+	for _, h := range shown {
 		for _, v := range h.observer.Rounds() {
-			for _, o := range b.f.shown() {
+			for _, o := range shown {
 				if w, ok := o.observer.Round(v.ID); ok && v.Decided && w.Decided && v.Decision != w.Decision {
 					return h, o
 				}
@@ -191,13 +192,14 @@ func (b *siege) newest() round.View {
 func (b *siege) split() {
 	f := b.f
 	from := b.log()
-	back := min(uint64(b.chance.IntN(4)), from.last()-1)
+	at := f.Last(from)
+	at -= min(uint64(b.chance.IntN(4)), at-1)
 	to := b.log()
 	if len(f.shown()) < 4 && b.often(70) {
-		to = f.Fork(from, from.last()-back)
+		to = f.Fork(from, at)
 	}
 	for _, s := range f.Seats {
-		if s.Liar == nil && b.often(50) {
+		if s.Liar() == nil && b.often(50) {
 			_ = s.Show(to) // its log may refuse
 		}
 	}
@@ -210,14 +212,15 @@ func (b *siege) lie(t testing.TB) {
 	l, h := b.liar(), b.log()
 	switch b.chance.IntN(16) {
 	case 0: // another manner for its program
-		l.Word, l.Sends, l.Answers = nil, nil, nil
+		l.Behave(func(m *Manner) { *m = Manner{} })
 		if told := lies[b.chance.IntN(len(lies))]; b.often(50) {
 			told.tell(l)
 		}
 	case 1, 2, 3: // what was said in one log of late is said in another, some kinds of it or all
 		kinds := b.chance.Uint64() | uint64(b.chance.IntN(2))*0xffff
 		from := b.log()
-		must(t, l.Relay(from, h, from.last()-min(from.last(), uint64(b.chance.IntN(30))), func(cmd *coordpb.Command) bool {
+		last := b.f.Last(from)
+		must(t, l.Relay(from, h, last-min(last, uint64(b.chance.IntN(30))), func(cmd *coordpb.Command) bool {
 			return cmd.GetTickUnixMs() == 0 && kinds>>(len(commandName(cmd))%16)&1 == 1
 		}))
 	case 4:
@@ -296,10 +299,19 @@ func (b *siege) word(l *Liar, h *history) *coordpb.Command {
 	return round.AbortCommand(v.ID, l.seat.Index, statement.SignMember(l.home.Identity, label.StmtAbort, (&statement.Abort{Round: v.ID, Reason: "a lie"}).Bytes()))
 }
 
+// logs counts the logs that there ever were.
+func (f *Federation) logs() (n int) {
+	f.holding(func() { n = len(f.views) })
+	return n
+}
+
 // fates counts how rounds ended in any log.
 func (b *siege) fates() map[string]int {
 	out, decisions := map[string]int{}, map[label.Hash][]label.Hash{}
-	for _, h := range b.f.shown() {
+	shown := b.f.shown()
+	b.f.mu.Lock()
+	defer b.f.mu.Unlock()
+	for _, h := range shown {
 		for _, v := range h.observer.Rounds() {
 			out[strings.TrimSpace(fmt.Sprintf("%s %s %s", v.Phase, v.Death, v.Reason))]++
 			if v.Foreign {

@@ -48,7 +48,10 @@ func (f *Federation) step(cond func() bool) error {
 	if err := f.elect(); err != nil {
 		return err
 	}
-	if liar := f.lyingLeader(); liar != nil {
+	f.mu.Lock()
+	liar := f.lyingLeader()
+	f.mu.Unlock()
+	if liar != nil {
 		if err := liar.lead(); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -34,9 +35,13 @@ func (r *tape) hear(t *Taped, m *coordpb.UploadRequest) *Taped {
 	return t
 }
 
-// Taped lists every upload that ever reached a member's device port.
+// Taped lists every upload that ever reached a member's device port, as far as it has come.
 func (f *Federation) Taped() []*Taped {
 	f.tape.mu.Lock()
 	defer f.tape.mu.Unlock()
-	return append([]*Taped(nil), f.tape.uploads...)
+	var out []*Taped
+	for _, t := range f.tape.uploads {
+		out = append(out, &Taped{t.Open, slices.Clip(t.Y)})
+	}
+	return out
 }

@@ -24,9 +24,10 @@ func newHistory(ch *charter.Charter) *history {
 	return &history{observer: round.New(ch), trace: newTrace()}
 }
 
+// last is the index of the last entry. The caller holds mu; Last is for others.
 func (h *history) last() uint64 { return uint64(len(h.entries)) }
 
-// common is the last index up to which two logs are the same.
+// common is the last index up to which two logs are the same. The caller holds mu.
 func (h *history) common(o *history) uint64 {
 	n := min(len(h.hashes), len(o.hashes))
 	for i := range n {
@@ -35,6 +36,27 @@ func (h *history) common(o *history) uint64 {
 		}
 	}
 	return uint64(n)
+}
+
+// log is the first log: the only one while leaders are honest.
+func (f *Federation) log() *history {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.views[0]
+}
+
+// Last is the index of a log's last entry.
+func (f *Federation) Last(h *history) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return h.last()
+}
+
+// after lists a log's entries behind an index, and their hashes.
+func (f *Federation) after(h *history, index uint64) (entries [][]byte, hashes []label.Hash) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(h.entries[index:]), slices.Clone(h.hashes[index:])
 }
 
 // add puts an entry at the end of a log and gives the observer's outcomes. The caller holds mu.
@@ -115,7 +137,7 @@ func (s *Seat) Install(h *history, index uint64) error {
 	return nil
 }
 
-// ensured is the index up to which it is on the member's disk what it has applied.
+// ensured is the index up to which it is on the member's disk what it has applied. The caller holds mu.
 func (s *Seat) ensured() uint64 { return uint64(len(s.guard)) }
 
 // ensure makes it durable. The caller holds mu.

@@ -32,16 +32,16 @@ func TestTwoMembersDown(t *testing.T) {
 					f.Advance(CloseAfter)
 					until(t, f, p)
 				}
-				first := f.views[0].trace.order[0].id
+				first := f.first(f.log())
 				down := chance.Perm(4)[:2]
 				for _, j := range down {
 					f.Seats[j].Crash()
 				}
-				stood := f.phaseIn(f.views[0], first)
+				stood := f.phaseIn(f.log(), first)
 				for range 12 {
 					must(t, f.Step())
 				}
-				if now := f.phaseIn(f.views[0], first); now.Phase != stood.Phase {
+				if now := f.phaseIn(f.log(), first); now.Phase != stood.Phase {
 					t.Errorf("the round does not wait: it was %s and is %s", stood.Phase, now.Phase)
 				}
 				if n := len(f.Served()); stood.Phase < round.Sealed && n > 0 {

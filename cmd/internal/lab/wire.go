@@ -26,11 +26,12 @@ func (p *process) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	if p.dead.Load() {
 		return nil, errDied // it died before it could answer
 	}
-	if liar := p.seat.Liar; liar != nil {
-		if liar.Answers == nil || err != nil {
+	if liar := p.seat.Liar(); liar != nil {
+		answers := liar.manner().Answers
+		if answers == nil || err != nil {
 			return answer, err
 		}
-		return liar.Answers(methodOf(info.FullMethod), answer)
+		return answers(methodOf(info.FullMethod), answer)
 	}
 	p.heard(err)
 	switch a := answer.(type) {
@@ -105,10 +106,10 @@ func (w *watched) SendMsg(m any) error {
 	if w.p.dead.Load() {
 		return errDied
 	}
-	if liar := w.p.seat.Liar; liar != nil {
-		if liar.Answers != nil {
+	if liar := w.p.seat.Liar(); liar != nil {
+		if answers := liar.manner().Answers; answers != nil {
 			var err error
-			if m, err = liar.Answers(w.method, m); err != nil {
+			if m, err = answers(w.method, m); err != nil {
 				return err
 			}
 		}
