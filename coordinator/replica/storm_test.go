@@ -105,17 +105,17 @@ type storm struct {
 	first []string // the ids of their first stores
 	seats []*seat
 	real  bool
-	total *tally
+	cuts  int
+	total *tally // what members count in it, mu guards; the rest is the schedule's, which one goroutine runs
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards what follows, and which process a seat has
 	entries map[uint64][32]byte
 	digests map[uint64]label.Hash
 	results map[label.Hash]label.Hash
 	acked   uint64 // the greatest index that anybody was told of
-	cuts    int
 }
 
-// seat is what outlives a member's process.
+// seat is what outlives a member's process. The schedule changes it, while nothing runs on it.
 type seat struct {
 	s       *storm
 	index   int
@@ -124,13 +124,14 @@ type seat struct {
 	dir     string
 	disk    *memoryDisk
 	votes   map[label.Hash]label.Hash // what it signed: a member votes once
-	process *process
+	process *process                  // changed by the schedule under the storm's mu; it alone reads without
 }
 
 // process is a member while it runs.
 type process struct {
 	*Replica
 	seat  *seat
+	id    string // of its store: the seat's while it runs, and afterwards still its own
 	port  *port
 	close func() error
 	stop  context.CancelFunc
@@ -163,7 +164,7 @@ func (s *storm) violated(format string, args ...any) {
 
 func (x *seat) start() {
 	s := x.s
-	p := &process{seat: x, port: s.net.listen(s.names[x.index]), machine: round.New(s.c.ch), done: make(chan struct{}), close: func() error { return nil }}
+	p := &process{seat: x, id: x.id, port: s.net.listen(s.names[x.index]), machine: round.New(s.c.ch), done: make(chan struct{}), close: func() error { return nil }}
 	var log Log = x.disk
 	if s.real {
 		key, err := vault.LoadOrCreateKey(filepath.Join(x.dir, "storage.key"), rand.Reader)
@@ -177,7 +178,7 @@ func (x *seat) start() {
 		}
 		log, p.close = store, store.Close
 	}
-	opts := Options{Self: x.id, Members: s.first, Dir: filepath.Join(x.dir, "snapshots"), Log: log,
+	opts := Options{Self: p.id, Members: s.first, Dir: filepath.Join(x.dir, "snapshots"), Log: log,
 		Listener: p.port, Profile: LAN, Logger: slog.New(slog.DiscardHandler),
 		SnapshotEvery: 40, TrailingLogs: 10, SnapshotInterval: 5 * time.Second,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) {
@@ -339,7 +340,7 @@ func (p *process) live(ctx context.Context) {
 // votes reports whether this member's store is a voter, as far as it knows.
 func (p *process) votes() bool {
 	servers, err := p.Servers()
-	return err == nil && slices.Contains(servers, Server{p.seat.id, true})
+	return err == nil && slices.Contains(servers, Server{p.id, true})
 }
 
 // takeIn is the leader's part for members whose store is new.
@@ -358,9 +359,9 @@ func (p *process) takeIn(ctx context.Context) {
 		if o == nil || !s.net.reaches(s.names[p.seat.index], s.names[i]) {
 			continue
 		}
-		live[o.seat.id] = true
+		live[o.id] = true
 		if !o.votes() {
-			joiners = append(joiners, Joiner{o.seat.id, o.Applied()})
+			joiners = append(joiners, Joiner{o.id, o.Applied()})
 		}
 	}
 	change, _ := NextChange(servers, joiners, p.Stats().Committed, func(id string) bool { return live[id] })
@@ -603,6 +604,9 @@ func (s *storm) calm() {
 		x.process.stop()
 		<-x.process.done
 	}
+	s.mu.Lock()
+	acked := s.acked
+	s.mu.Unlock()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 		equal := true
 		first := s.seats[0].process
@@ -612,7 +616,7 @@ func (s *storm) calm() {
 			at, digest := p.machine.Applied(), p.machine.Digest()
 			p.mu.Unlock()
 			first.mu.Lock()
-			equal = equal && at == first.machine.Applied() && digest == first.machine.Digest() && at >= s.acked
+			equal = equal && at == first.machine.Applied() && digest == first.machine.Digest() && at >= acked
 			first.mu.Unlock()
 		}
 		if equal {
