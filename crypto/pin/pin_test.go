@@ -54,7 +54,7 @@ func talk(t *testing.T, client, server *tls.Config) (clientErr, serverErr error,
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	a.SetDeadline(deadline)
 	b.SetDeadline(deadline)
 	done := make(chan error, 1)

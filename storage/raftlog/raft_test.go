@@ -55,11 +55,11 @@ func TestRaftRunsOnAStore(t *testing.T) {
 		}
 		select {
 		case <-r.LeaderCh():
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("restart %d: no leader", restart)
 		}
 		for range 50 {
-			f := r.Apply(fmt.Appendf(nil, "line %d", total), 10*time.Second)
+			f := r.Apply(fmt.Appendf(nil, "line %d", total), 2*time.Minute)
 			if err := f.Error(); err != nil {
 				t.Fatal(err)
 			}
@@ -103,8 +103,9 @@ func TestLyingLeaderCannotRewrite(t *testing.T) {
 	}
 	defer s.Close()
 	honest := raft.Configuration{Servers: []raft.Server{serverConfig("victim"), serverConfig("liar")}}
-	_, trans := raft.NewInmemTransport("victim")
-	_, liar := raft.NewInmemTransport("liar")
+	// The transport's own patience is half a second, which a disk may take.
+	_, trans := raft.NewInmemTransportWithTimeout("victim", 2*time.Minute)
+	_, liar := raft.NewInmemTransportWithTimeout("liar", 2*time.Minute)
 	trans.Connect("liar", liar)
 	liar.Connect("victim", trans)
 	snaps, fsm := raft.NewInmemSnapshotStore(), &lines{}
@@ -112,7 +113,7 @@ func TestLyingLeaderCannotRewrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config("victim")
-	c.HeartbeatTimeout, c.ElectionTimeout = time.Minute, time.Minute // stays a follower
+	c.HeartbeatTimeout, c.ElectionTimeout = time.Hour, time.Hour // stays a follower
 	r, err := raft.NewRaft(c, fsm, s, s, snaps, trans)
 	if err != nil {
 		t.Fatal(err)

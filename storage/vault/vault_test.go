@@ -1,12 +1,15 @@
 package vault
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	mrand "math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -359,13 +362,16 @@ func TestAcknowledgedWritesSurviveKill9(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		said := make(chan string)
+		begun, said := make(chan struct{}), make(chan string)
 		go func() {
 			var b bytes.Buffer
+			bufio.NewReader(io.TeeReader(out, &b)).ReadString('\n')
+			close(begun)
 			b.ReadFrom(out)
 			said <- b.String()
 		}()
-		time.Sleep(400 * time.Millisecond)
+		<-begun // however long its start takes
+		time.Sleep(time.Duration(mrand.IntN(400)) * time.Millisecond)
 		child.Process.Kill()
 		lines := strings.Fields(<-said)
 		child.Wait()
