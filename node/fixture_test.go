@@ -96,6 +96,7 @@ type consortium struct {
 	latest   *coordpb.RoundRecord
 	adapters map[label.Hash][]byte
 	uploads  int
+	checkIns int
 	certify  func(*statement.DeviceCert) // changes a certificate before it is signed
 	taken    func()                      // after an upload is taken
 }
@@ -256,6 +257,30 @@ func (c *consortium) signed(stmt string, body []byte, members ...int) *coordpb.C
 	return cert
 }
 
+// afterUpload is called when an upload is taken.
+func (c *consortium) afterUpload(do func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken = do
+}
+
+// seen counts the uploads that were taken, and the check-ins.
+func (c *consortium) seen() (uploads, checkIns int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.uploads, c.checkIns
+}
+
+// asked waits until so many more check-ins have come: a device comes again when it has done with the answer before.
+func (c *consortium) asked(more int) {
+	_, before := c.seen()
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, now := c.seen(); now >= before+more {
+			return
+		}
+	}
+}
+
 type fakeMember struct {
 	coordpb.UnimplementedDeviceServer
 	c  *consortium
@@ -284,6 +309,7 @@ func (m *fakeMember) Enroll(_ context.Context, r *coordpb.EnrollRequest) (*coord
 func (m *fakeMember) CheckIn(_ context.Context, r *coordpb.CheckInRequest) (*coordpb.CheckInResponse, error) {
 	m.c.mu.Lock()
 	defer m.c.mu.Unlock()
+	m.c.checkIns++
 	out := &coordpb.CheckInResponse{Retry: &coordpb.RetryWindow{DelayMaxMs: 10}}
 	if m.c.open != nil && taskOf(m.c.open) == r.GetTaskId() {
 		out.Round = m.c.open

@@ -163,7 +163,7 @@ func TestConnectionsArePinnedAndKept(t *testing.T) {
 	ask := func(member int) error {
 		client, err := m.Device(member)
 		must(t, err)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		_, err = client.CheckIn(ctx, &coordpb.CheckInRequest{})
 		return err

@@ -39,7 +39,7 @@ func enrolled(t testing.TB, records []string, alter func(*charter.Options)) (str
 func eventually(t testing.TB, dir string, cond func(Status) bool) Status {
 	t.Helper()
 	var s Status
-	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 5*time.Minute; time.Sleep(20 * time.Millisecond) {
 		var err error
 		if s, err = ReadStatus(dir); err == nil && cond(s) {
 			return s
@@ -170,7 +170,7 @@ func TestAnObserverFollowsAndSendsNothing(t *testing.T) {
 	task, _ := c.ch.Task("commons")
 	c.publish(rc, make([]float32, task.Layout.D()))
 	s := eventually(t, dir, func(s Status) bool { return s.Seq == 1 && len(s.Evaluations) == 2 })
-	if s.Contributions != 0 || s.Evaluations[1].Split != "all" || c.uploads != 0 {
+	if n, _ := c.seen(); s.Contributions != 0 || s.Evaluations[1].Split != "all" || n != 0 {
 		t.Fatalf("the observer's status is %+v", s)
 	}
 }
@@ -184,7 +184,7 @@ func TestAnImportWorksWhileTheDeviceRuns(t *testing.T) {
 	for _, r := range sayings(20) {
 		lines.WriteString(`{"user":"amelie","text":"` + r + `"}` + "\n")
 	}
-	time.Sleep(100 * time.Millisecond)
+	c.asked(2)
 	_, n, err := ImportData(t.Context(), dir, &lines, "", time.Now, quiet())
 	must(t, err)
 	if n != 20 {
@@ -229,7 +229,7 @@ func TestContributingAVector(t *testing.T) {
 	dir, _, c := enrolled(t, nil, nil)
 	file := writeVector(t, map[string]string{"examples": "3"}, meanValues(1, 2, 3, 4, 5, 6))
 	rc := c.show("average", 1)
-	c.taken = func() { c.publish(rc, make([]float32, 6)) }
+	c.afterUpload(func() { c.publish(rc, make([]float32, 6)) })
 	got, err := Contribute(t.Context(), dir, ContributeOptions{RunOptions: runOptions(), Vector: file, Once: true})
 	must(t, err)
 	if got.Seq != 1 || got.Round != rc.ID() || len(got.Receipts) != 3 || got.End != participant.EndPublished || got.Bytes == 0 || got.Label != DemoLabel || len(got.Model) != 64 {
@@ -254,14 +254,14 @@ func TestAVectorIsContributedOnce(t *testing.T) {
 		}
 	})
 	rc := c.showAt("average", 1, time.Now().Add(-time.Minute))
-	c.taken = func() {
+	c.afterUpload(func() {
 		c.publish(rc, make([]float32, 6))
 		c.show("average", 2)
-	}
+	})
 	got, err := Contribute(t.Context(), dir, ContributeOptions{RunOptions: runOptions(), Vector: writeVector(t, nil, meanValues(1, 2, 3, 4, 5, 6)), Once: true})
 	must(t, err)
-	if got.Seq != 1 || got.End != participant.EndPublished || c.uploads != 1 {
-		t.Fatalf("after %d uploads: %+v", c.uploads, got)
+	if n, _ := c.seen(); got.Seq != 1 || got.End != participant.EndPublished || n != 1 {
+		t.Fatalf("after %d uploads: %+v", n, got)
 	}
 }
 
@@ -269,7 +269,7 @@ func TestAContributionWaitsForItsRoundAndForItsAckOnly(t *testing.T) {
 	dir, _, c := enrolled(t, nil, nil)
 	file := writeVector(t, nil, meanValues(1, 2, 3, 4, 5, 6))
 	go func() {
-		time.Sleep(100 * time.Millisecond)
+		c.asked(2)
 		c.show("average", 1)
 	}()
 	got, err := Contribute(t.Context(), dir, ContributeOptions{RunOptions: runOptions(), Vector: file})
@@ -279,10 +279,14 @@ func TestAContributionWaitsForItsRoundAndForItsAckOnly(t *testing.T) {
 	}
 
 	// No round, no patience; and a wrong file before any round.
-	dir, _, _ = enrolled(t, nil, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	dir, _, idle := enrolled(t, nil, nil)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if got, err := Contribute(ctx, dir, ContributeOptions{RunOptions: runOptions(), Vector: file}); !errors.Is(err, context.DeadlineExceeded) || got != nil {
+	go func() {
+		idle.asked(3)
+		cancel()
+	}()
+	if got, err := Contribute(ctx, dir, ContributeOptions{RunOptions: runOptions(), Vector: file}); !errors.Is(err, context.Canceled) || got != nil {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	if _, err := Contribute(t.Context(), dir, ContributeOptions{RunOptions: runOptions(), Vector: writeVector(t, nil, meanValues(1))}); err == nil || !strings.Contains(err.Error(), "has shape [1]") {
@@ -300,7 +304,7 @@ func TestARefusedRoundEndsAContribution(t *testing.T) {
 	if !errors.As(err, &refusal) || !strings.Contains(err.Error(), "the owner's minimum is 50") {
 		t.Fatalf("got %v", err)
 	}
-	if c.uploads != 0 {
+	if n, _ := c.seen(); n != 0 {
 		t.Fatal("something was sent")
 	}
 }
