@@ -107,29 +107,29 @@ func TestEnrolAnswers(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	r.log.fails = errors.New("no leader")
+	r.log.refuse(errors.New("no leader"))
 	if got := ask(func(*coordpb.EnrollRequest) {}); got != codes.Unavailable {
 		t.Errorf("no leader: %v", got)
 	}
-	r.log.fails = nil
+	r.log.refuse(nil)
 	if got := ask(func(*coordpb.EnrollRequest) {}); got != codes.OK {
 		t.Errorf("later: %v", got)
 	}
 	// The log says no to a token that this member still has on its disk.
-	r.log.word = &coordpb.Outcome{Code: string(round.DeviceLimit), Detail: "full"}
+	r.log.answer(&coordpb.Outcome{Code: string(round.DeviceLimit), Detail: "full"})
 	token = r.token()
 	d = newTestDevice(t)
 	if got := ask(func(*coordpb.EnrollRequest) {}); got != codes.ResourceExhausted {
 		t.Errorf("full: %v", got)
 	}
 	// The leader says yes, and the entry never arrives here: the call ends with its caller.
-	r.log.word = &coordpb.Outcome{Code: string(round.OK)}
+	r.log.answer(&coordpb.Outcome{Code: string(round.OK)})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := r.m.enrol(ctx, token, d.key.Public()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
-	r.log.word = nil
+	r.log.answer(nil)
 }
 
 // TestEnrolAtOnce: of many devices with one token one is enrolled.

@@ -36,7 +36,7 @@ func TestDamagedEpochOfAMember(t *testing.T) {
 			must(t, r.m.Close())
 			dir := filepath.Join(r.home.Dir, "epochs", "1")
 			must(t, damage(filepath.Join(dir, "keys"), filepath.Join(dir, "votes")))
-			r.start(len(r.log.entries))
+			r.start(r.log.size())
 			for range 4 {
 				r.now = r.now.Add(1100 * time.Millisecond)
 				r.m.Work(t.Context())

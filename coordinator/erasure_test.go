@@ -47,7 +47,7 @@ func TestErasureIsSaid(t *testing.T) {
 		t.Fatalf("erasures of %v while a round needs the keys", said)
 	}
 	r.until(round.Published)
-	r.log.fails = errors.New("no leader")
+	r.log.refuse(errors.New("no leader"))
 	for range 3 {
 		r.now = r.now.Add(1100 * time.Millisecond)
 		r.m.Work(t.Context())
@@ -58,8 +58,8 @@ func TestErasureIsSaid(t *testing.T) {
 	if erased, err := epoch.Erased(r.m.epochs.root); err != nil || len(erased) != 1 {
 		t.Fatalf("the disk shows %v as erased, %v", erased, err)
 	}
-	r.log.fails = nil
-	r.restart(len(r.log.entries))
+	r.log.refuse(nil)
+	r.restart(r.log.size())
 	r.now = r.now.Add(1100 * time.Millisecond)
 	r.m.Work(t.Context())
 	if said := r.erasures(); len(said) != 1 || said[0] != 1 {
@@ -83,7 +83,7 @@ func TestErasureIsSaid(t *testing.T) {
 	// The second epoch's folder is lost, keys and all: nobody here knows where they are.
 	must(t, r.m.Close())
 	must(t, os.RemoveAll(filepath.Join(r.home.Dir, "epochs", "2")))
-	r.start(len(r.log.entries))
+	r.start(r.log.size())
 	for range 30 {
 		r.now = r.now.Add(time.Hour)
 		r.m.Work(t.Context())

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -81,12 +82,25 @@ func ceremony(t testing.TB, n int, o charter.Options) []*Home {
 	return homes
 }
 
+// given are the ports that freeAddr has drawn: by an address each, so that no two members get one.
+var given sync.Map
+
+// freeAddr draws a port below those that systems give to outgoing connections: while a member is down nobody takes its
+// port by chance.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range 200 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12_000+mrand.IntN(20_000))
+		if _, taken := given.LoadOrStore(addr, true); taken {
+			continue
+		}
+		if l, err := net.Listen("tcp", addr); err == nil {
+			must(t, l.Close())
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 // rig is a consortium of one member with a log in memory, whose time the test moves.
@@ -118,7 +132,7 @@ func (r *rig) start(entries int) {
 		Logger: slog.New(slog.NewTextHandler(&locked{w: r.logs}, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	must(r.t, err)
 	r.m, r.log.m = m, m
-	r.log.applied = 0
+	r.log.rewind()
 	m.Attach(r.log, nobody{})
 	r.replay(entries)
 }
@@ -238,6 +252,34 @@ func (l *memoryLog) Status() LogStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return LogStatus{Applied: uint64(l.applied), Committed: uint64(len(l.entries)), Store: l.m.cfg.Home.Card.StoreID, Waiting: l.waiting, Guarded: l.guarded}
+}
+
+// What a test sees and breaks of a log.
+
+func (l *memoryLog) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.entries)
+}
+
+// refuse lets proposals fail, until it is told nil.
+func (l *memoryLog) refuse(err error) { l.change(func() { l.fails = err }) }
+
+// answer lets proposals be answered without being applied, until it is told nil.
+func (l *memoryLog) answer(o *coordpb.Outcome) { l.change(func() { l.word = o }) }
+
+func (l *memoryLog) await(vote bool) { l.change(func() { l.waiting = vote }) }
+
+// forget loses what was guarded.
+func (l *memoryLog) forget() { l.change(func() { l.guarded = 0 }) }
+
+// rewind is a restart: nothing is applied yet.
+func (l *memoryLog) rewind() { l.change(func() { l.applied = 0 }) }
+
+func (l *memoryLog) change(do func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	do()
 }
 
 // nobody is a consortium of one's peers.

@@ -29,13 +29,13 @@ func TestAWrongClockStampsNothing(t *testing.T) {
 	r.until(round.Open)
 	peers := &contradicted{apart: 2}
 	r.m.peers = peers
-	right, entries := r.now, len(r.log.entries)
+	right, entries := r.now, r.log.size()
 	r.now = right.AddDate(1, 0, 0)
 	for range 3 {
 		r.m.lead(t.Context())
 		r.now = r.now.Add(r.ch.Timing.Tick.D())
 	}
-	if got := len(r.log.entries); got != entries || r.m.machine.TimeMs() > right.UnixMilli() {
+	if got := r.log.size(); got != entries || r.m.machine.TimeMs() > right.UnixMilli() {
 		t.Errorf("%d entries of %d, log time %d at %d", got, entries, r.m.machine.TimeMs(), right.UnixMilli())
 	}
 	if peers.limit < r.ch.Timing.Slack.D() {

@@ -39,7 +39,7 @@ func TestRoundOfOne(t *testing.T) {
 				}
 			}
 		}
-		r.restart(len(r.log.entries))
+		r.restart(r.log.size())
 	}
 	if v.Phase != round.Published || v.Contributors != 3 {
 		t.Fatalf("the round is %s with %d contributors\n%s", v.Phase, v.Contributors, r.logs)
@@ -76,13 +76,13 @@ func TestEpochsSurviveReplay(t *testing.T) {
 	if n := len(r.m.epochs.list()); n != 2 {
 		t.Fatalf("%d epochs", n)
 	}
-	entries := len(r.log.entries)
+	entries := r.log.size()
 	for applied := range entries + 1 {
-		r.log.guarded = 0 // the worst case: nothing says how far the log went
+		r.log.forget() // the worst case: nothing says how far the log went
 		r.restart(applied)
-		r.log.fails = errors.New("no leader")
+		r.log.refuse(errors.New("no leader"))
 		r.m.keepEpochs(t.Context())
-		r.log.fails = nil
+		r.log.refuse(nil)
 		if _, ok := r.m.epochs.get(1); !ok {
 			t.Fatalf("the open round's keys are gone after %d of %d entries", applied, entries)
 		}
@@ -103,7 +103,7 @@ func TestEpochsEnd(t *testing.T) {
 	v := r.until(round.Open)
 	r.contribute(v)
 	r.now = r.now.Add(25 * time.Hour)
-	r.log.fails = errors.New("no leader")
+	r.log.refuse(errors.New("no leader"))
 	r.m.Work(t.Context())
 	if n := len(r.m.epochs.list()); n != 1 { // the new one, not published yet
 		t.Errorf("%d epochs", n)
@@ -114,7 +114,7 @@ func TestEpochsEnd(t *testing.T) {
 	if strings.Contains(r.logs.String(), "ALARM") {
 		t.Errorf("alarms:\n%s", r.logs)
 	}
-	r.log.fails = nil
+	r.log.refuse(nil)
 }
 
 // TestWitness: a vote in the log that the file lacks destroys the keys; the member goes on with new ones.
@@ -133,7 +133,7 @@ func TestWitness(t *testing.T) {
 	cut := false
 	for n := len(raw) - 1; n > 0 && !cut; n-- {
 		must(t, os.WriteFile(votes, raw[:n], 0o600))
-		r.start(len(r.log.entries))
+		r.start(r.log.size())
 		e, ok := r.m.epochs.get(1)
 		if !ok {
 			t.Fatal("a torn record destroyed the keys")
@@ -168,13 +168,13 @@ func TestWitness(t *testing.T) {
 func TestNothingIsDoneBeforeTheStateIsBack(t *testing.T) {
 	r := newRig(t)
 	r.contribute(r.until(round.Open))
-	before := len(r.log.entries)
-	if r.log.guarded == 0 {
+	before := r.log.size()
+	if r.log.Status().Guarded == 0 {
 		t.Fatal("receipts rest on nothing")
 	}
-	r.restart(int(r.log.guarded) - 1)
+	r.restart(int(r.log.Status().Guarded) - 1)
 	r.now = r.now.Add(2 * time.Second)
-	if r.m.Work(t.Context()) || len(r.log.entries) != before {
+	if r.m.Work(t.Context()) || r.log.size() != before {
 		t.Error("it worked")
 	}
 	r.replay(before)
@@ -190,7 +190,7 @@ func TestRestoreKeepsReceipts(t *testing.T) {
 	v := r.until(round.Open)
 	early, err := r.m.Snapshot()
 	must(t, err)
-	earlyIndex := r.log.applied
+	earlyIndex := int(r.log.Status().Applied)
 	r.contribute(v)
 	late, err := r.m.Snapshot()
 	must(t, err)

@@ -40,7 +40,7 @@ func newTown(t *testing.T, n, f int, tune func(*replica.Options)) *town {
 	t.Helper()
 	w := &town{t: t, tune: tune, homes: newHomes(t, n, f, time.Hour), members: make([]*running, n)}
 	w.logs = &locked{w: &w.text}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	w.ctx = ctx
 	t.Cleanup(func() {
 		cancel()
@@ -85,7 +85,7 @@ func (w *town) device(authority int) *testDevice {
 	must(w.t, err)
 	hash := ch.Hash()
 	eventually(w.t, "a device is enrolled", func() bool {
-		ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		defer cancel()
 		answer, err := w.clients[authority].Enroll(ctx, &coordpb.EnrollRequest{Token: secret, DevicePublic: d.key.Public(), CharterHash: hash[:]})
 		if err == nil {
@@ -133,7 +133,7 @@ func (w *town) upload(d *testDevice, rc *statement.RoundConfig, to int) {
 
 // line is what member i says of itself.
 func (w *town) line(i int) *coordpb.MemberStatus {
-	ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 	defer cancel()
 	list, err := w.clients[i].ListMembers(ctx, &coordpb.ListMembersRequest{})
 	if err != nil || len(list.GetMembers()) != len(w.homes) {
@@ -281,7 +281,7 @@ func TestAMemberFarBehindCatchesUpBySnapshotAndHoldsItAgainstItsReceipts(t *test
 	eventually(t, "the others' logs begin later again", func() bool {
 		return raft(0).First > last+1 && raft(1).First > last+1 && raft(2).First > last+1
 	})
-	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
 	defer cancel()
 	err = Run(ctx, RunOptions{Dir: w.homes[late].Dir, Timing: replica.Loopback, Logger: slog.New(slog.NewTextHandler(w.logs, nil)), tune: w.tune})
 	if !errors.Is(err, ErrStateRefused) || CauseOf(err).Word != "state_refused" {
@@ -393,17 +393,17 @@ func TestARejoinIsChecked(t *testing.T) {
 // A member without a vote signs nothing.
 func TestAWaitingMemberSignsNothing(t *testing.T) {
 	r := newRig(t)
-	r.log.waiting = true
+	r.log.await(true)
 	for range 5 {
 		r.now = r.now.Add(2 * time.Second)
 		if r.m.Work(t.Context()) {
 			t.Fatal("it worked")
 		}
 	}
-	if len(r.log.entries) > 0 || r.m.rejoin() == nil {
-		t.Fatalf("%d entries", len(r.log.entries))
+	if r.log.size() > 0 || r.m.rejoin() == nil {
+		t.Fatalf("%d entries", r.log.size())
 	}
-	r.log.waiting = false
+	r.log.await(false)
 	r.until(round.Open)
 	if r.m.rejoin() != nil {
 		t.Error("it still asks to be taken in")

@@ -94,7 +94,7 @@ func TestContributionsAreRemovedWithTheRoundAndNotBefore(t *testing.T) {
 	if begin < 3 {
 		t.Fatalf("%d files", begin)
 	}
-	entries, seen := len(r.log.entries), map[round.Phase]bool{}
+	entries, seen := r.log.size(), map[round.Phase]bool{}
 	for range 100 {
 		n, _ := r.newest()
 		seen[n.Phase] = true
@@ -122,13 +122,13 @@ func TestContributionsAreRemovedWithTheRoundAndNotBefore(t *testing.T) {
 	if _, err := os.Stat(strange); err != nil {
 		t.Fatal("removed before the log knows anything of the round")
 	}
-	r.log.waiting = true
-	r.replay(len(r.log.entries))
+	r.log.await(true)
+	r.replay(r.log.size())
 	r.m.Work(t.Context())
 	if _, err := os.Stat(strange); err != nil {
 		t.Fatal("a member without a vote removed something")
 	}
-	r.log.waiting = false
+	r.log.await(false)
 	r.m.Work(t.Context())
 	if _, err := os.Stat(strange); err == nil {
 		t.Fatalf("still there, %d entries in the log", entries)

@@ -49,7 +49,7 @@ func lived(t *testing.T, closeAfter time.Duration, seen func(dir string) bool) s
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "charter.json"), file, 0o600))
 	stop, done := begin(t, dir)
-	for end := time.Now().Add(time.Minute); !seen(dir); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !seen(dir); time.Sleep(20 * time.Millisecond) {
 		select {
 		case err := <-done:
 			t.Fatalf("ended with %v", err)

@@ -29,14 +29,28 @@ func (w *world) wantAck(t testing.TB, d *device, answer *coordpb.UploadResponse,
 	for _, r := range answer.GetReceipts() {
 		index, err := w.members[0].CheckReceipt(w.round.ID, d.hash(), int(r.GetMember()), r)
 		must(t, err)
-		if index != w.accepted[d.hash()] {
-			t.Errorf("receipt of index %d, accepted at %d", index, w.accepted[d.hash()])
+		if at := w.acceptedAt(d.hash()); index != at {
+			t.Errorf("receipt of index %d, accepted at %d", index, at)
 		}
 		signers |= 1 << r.GetMember()
 	}
 	if signers.Size() < w.round.N-w.round.F || answer.GetOutcome() != outcome {
 		t.Errorf("%s with receipts of %v", answer.GetOutcome(), signers)
 	}
+}
+
+// acceptedAt is the index of a contribution's Accept, 0 if there is none.
+func (w *world) acceptedAt(h label.Hash) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.accepted[h]
+}
+
+// accepts is how many contributions the log accepted.
+func (w *world) accepts() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.accepted)
 }
 
 func (w *world) holders(h label.Hash) (m statement.Mask) {
@@ -98,8 +112,8 @@ func TestTwoIngressesRace(t *testing.T) {
 	} else {
 		w.wantAck(t, d, answer, err, "duplicate")
 	}
-	if len(w.accepted) != 1 {
-		t.Errorf("%d Accepts", len(w.accepted))
+	if n := w.accepts(); n != 1 {
+		t.Errorf("%d Accepts", n)
 	}
 }
 
@@ -146,7 +160,7 @@ func TestPeersInTrouble(t *testing.T) {
 						t.Errorf("a peer's words went on to the device: %v", err)
 					}
 				}
-				if n := w.holders(d.hash()).Size(); len(w.accepted) > 0 && n < 2 {
+				if n := w.holders(d.hash()).Size(); w.accepts() > 0 && n < 2 {
 					t.Errorf("proposed with %d copies", n)
 				}
 			})

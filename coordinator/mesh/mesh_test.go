@@ -254,11 +254,9 @@ func TestHandlersKnowWhichMemberCalls(t *testing.T) {
 
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	for range 1000 {
-		if cond() {
-			return
+	for end := time.Now().Add(2 * time.Minute); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain")
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	t.Fatal("waited in vain")
 }
