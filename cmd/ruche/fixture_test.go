@@ -264,7 +264,7 @@ func (h *hive) sources(rounds ...*published) sources {
 func ruche(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	code = cli.Run(ctx, newApp(), append([]string{"ruche"}, args...), &out, &errs)
 	return code, out.String(), errs.String()

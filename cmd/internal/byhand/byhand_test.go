@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +15,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 )
+
+// endWait is for processes that were told to end.
+const endWait = 2 * time.Minute
 
 // block is a fenced block of the README that is marked to be run.
 var block = regexp.MustCompile("(?ms)^<!-- byhand -->\n```sh\n(.*?)^```$")
@@ -54,7 +58,7 @@ func TestTheReadmeByHand(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bash, "-c", script)
 	cmd.Dir = checkout
@@ -64,7 +68,7 @@ func TestTheReadmeByHand(t *testing.T) {
 	// All that the commands start is one process group, so that nothing outlives the test.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = endWait // what it leaves running holds its output open until it has ended
 	must(t, cmd.Start())
 	group := cmd.Process.Pid
 	err = cmd.Wait()
@@ -117,28 +121,25 @@ func (s *transcript) String() string {
 // onFreePorts replaces every loopback port of the script by a free one, the same for the same.
 func onFreePorts(t *testing.T, script string) string {
 	t.Helper()
-	fresh := map[string]net.Listener{}
-	script = regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllStringFunc(script, func(old string) string {
-		if fresh[old] == nil {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			must(t, err)
-			fresh[old] = l
-		}
-		return fresh[old].Addr().String()
-	})
-	for _, l := range fresh { // given back when all are drawn: no two are the same
-		must(t, l.Close())
+	loopback := regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	fresh := map[string]string{}
+	for _, old := range loopback.FindAllString(script, -1) {
+		fresh[old] = ""
 	}
-	return script
+	ports, err := consortium.FreePorts(len(fresh))
+	must(t, err)
+	for old := range fresh {
+		fresh[old], ports = fmt.Sprintf("127.0.0.1:%d", ports[0]), ports[1:]
+	}
+	return loopback.ReplaceAllStringFunc(script, func(old string) string { return fresh[old] })
 }
 
 // waitFor lets the group's processes end by themselves, as they were told, and kills what stays.
 func waitFor(group int) {
-	for range 100 {
+	for end := time.Now().Add(endWait); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if syscall.Kill(-group, 0) != nil {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	_ = syscall.Kill(-group, syscall.SIGKILL)
 }

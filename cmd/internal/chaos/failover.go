@@ -36,7 +36,7 @@ type probes struct {
 const (
 	probeEvery = 100 * time.Millisecond // after a kill a device begins an upload this often, until one is acknowledged
 	probesIdle = 48                     // enrolled before each kill
-	probeWait  = time.Minute            // for the slowest of them
+	probeWait  = 5 * time.Minute        // for the slowest of them
 )
 
 // openRound is a task with one round that stays open: so many uploads and so long do not close it.
@@ -94,7 +94,7 @@ func runFailover(ctx context.Context, o options, say func(string, ...any)) (_ *R
 			return nil, err
 		}
 		calm = append(calm, quiet)
-		leader, err := c.Leader(ctx)
+		leader, err := p.leader(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +154,7 @@ func (p *probes) ready(ctx context.Context) error {
 		var least, most uint64
 		for i, client := range p.c.Clients {
 			applied := uint64(0)
-			call, cancel := context.WithTimeout(ctx, time.Second)
+			call, cancel := context.WithTimeout(ctx, askWait)
 			if list, err := client.ListMembers(call, &coordpb.ListMembersRequest{}); err == nil {
 				for _, m := range list.GetMembers() {
 					if m.GetSelf() {
@@ -190,6 +190,19 @@ func (p *probes) ready(ctx context.Context) error {
 		enrolling.Go(func() error { return p.enrol(ctx, &mu) })
 	}
 	return enrolling.Wait()
+}
+
+// leader is who leads; between two leaders it waits for the next.
+func (p *probes) leader(ctx context.Context) (int, error) {
+	for deadline := time.Now().Add(returnWait); ; {
+		i, err := p.c.Leader(ctx)
+		if err == nil || time.Now().After(deadline) {
+			return i, err
+		}
+		if err := pause(ctx, probeEvery); err != nil {
+			return 0, err
+		}
+	}
 }
 
 // enrol makes one more device.
@@ -270,13 +283,17 @@ func (p *probes) uploads(ctx context.Context, n int) (first, slowest time.Durati
 
 // acknowledged counts what the round holds, which must be all that was acknowledged.
 func (p *probes) acknowledged(ctx context.Context) (int, error) {
-	rounds, err := p.c.Rounds(ctx)
-	if err != nil {
-		return 0, err
-	}
 	contributed := p.made - len(p.idle)
-	if len(rounds) != 1 || int(rounds[0].GetAccepted()) != contributed {
-		return 0, fmt.Errorf("%d devices have an ack, the members hold %v", contributed, rounds)
+	for deadline := time.Now().Add(returnWait); ; {
+		rounds, err := p.c.Rounds(ctx)
+		switch {
+		case err == nil && len(rounds) == 1 && int(rounds[0].GetAccepted()) == contributed:
+			return contributed, nil
+		case time.Now().After(deadline):
+			return 0, errors.Join(fmt.Errorf("%d devices have an ack, the members hold %v", contributed, rounds), err)
+		}
+		if err := pause(ctx, probeEvery); err != nil { // who holds all of them may not have answered in time
+			return 0, err
+		}
 	}
-	return contributed, nil
 }

@@ -9,9 +9,9 @@ const (
 	truthWithin = 5 * time.Second        // status and rounds list tell the truth within this of a kill or a lost quorum
 	truthEvery  = 300 * time.Millisecond // they are asked this often until they do
 	settleWait  = 90 * time.Second       // for devices and rounds to come to an end
-	stopWait    = 20 * time.Second       // for a member that was told to end
-	returnWait  = 30 * time.Second       // for a member that was started again to answer
-	holdWait    = 10 * time.Second       // for one question whether a member holds a contribution
+	stopWait    = 2 * time.Minute        // for a member that was told to end
+	returnWait  = 2 * time.Minute        // for a member that was started again to answer
+	holdWait    = time.Minute            // for one question whether a member holds a contribution
 	suspendMax  = 10 * time.Second       // the longest SIGSTOP
 	checkEvery  = 10                     // kills between two looks at the evidence
 	devicesMax  = 64

@@ -165,7 +165,7 @@ func (c *Consortium) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.AwaitLeader(ctx, 30*time.Second)
+	return c.AwaitLeader(ctx, 2*time.Minute)
 }
 
 // AwaitLeader waits until a member says that it leads.
