@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -148,9 +149,10 @@ func meanTask(t testing.TB) charter.Task {
 }
 
 func (c *consortium) keyPackages() (out []statement.Signed) {
+	now := c.clock()
 	for j := range c.ch.N {
 		k := &statement.KeyPackage{Charter: c.ch.Hash(), Member: j, Epoch: 1, SealKey: c.seals[j].Public(), VoteKey: c.votes[j].Public(),
-			NotBeforeMs: c.now.UnixMilli(), NotAfterMs: c.now.Add(24 * time.Hour).UnixMilli()}
+			NotBeforeMs: now.UnixMilli(), NotAfterMs: now.Add(24 * time.Hour).UnixMilli()}
 		out = append(out, statement.SignMember(c.identities[j], label.StmtKeyPackage, k.Bytes()))
 	}
 	return out
@@ -163,18 +165,21 @@ func (c *consortium) config(task string, seq uint64, alter func(*statement.Start
 	if !ok {
 		c.t.Fatalf("no task %s", task)
 	}
+	c.mu.Lock()
+	now, latest := c.now, c.latest
+	c.mu.Unlock()
 	start := statement.Start{Model: t.Init().Hash(), Part: t.Layout.Factor}
 	if t.Kind == charter.KindVector {
-		start.Part = t.WindowPart(c.now)
-	} else if c.latest != nil {
-		r, err := statement.ParseResult(c.latest.GetResult().GetBody())
+		start.Part = t.WindowPart(now)
+	} else if latest != nil {
+		r, err := statement.ParseResult(latest.GetResult().GetBody())
 		must(c.t, err)
-		start.Model, start.Results = r.Model, []label.Hash{statement.HashResult(c.latest.GetResult().GetBody())}
+		start.Model, start.Results = r.Model, []label.Hash{statement.HashResult(latest.GetResult().GetBody())}
 	}
 	if alter != nil {
 		alter(&start)
 	}
-	rc, err := statement.NewRoundConfig(c.ch, task, seq, start, c.now.UnixMilli(), c.keyPackages())
+	rc, err := statement.NewRoundConfig(c.ch, task, seq, start, now.UnixMilli(), c.keyPackages())
 	must(c.t, err)
 	return rc
 }
@@ -260,6 +265,63 @@ func (c *consortium) unmask(rc *statement.RoundConfig, r received) []uint32 {
 	x, err := committee.Unmask(round, y, sums)
 	must(c.t, err)
 	return x
+}
+
+// What tests see and change of it; members' handlers may still be at work on what a device broke off.
+
+func (c *consortium) alter(do func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	do()
+}
+
+func (c *consortium) decide(f func(received) (*coordpb.UploadResponse, error)) {
+	c.alter(func() { c.onUpload = f })
+}
+
+func (c *consortium) bend(f func(member int, r *coordpb.CheckInResponse) error) {
+	c.alter(func() { c.onCheckIn = f })
+}
+
+func (c *consortium) swap(f func(member int, b []byte) []byte) {
+	c.alter(func() { c.onAdapter = f })
+}
+
+// wait lets time pass.
+func (c *consortium) wait(d time.Duration) { c.alter(func() { c.now = c.now.Add(d) }) }
+
+func (c *consortium) clock() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// shown is the open round.
+func (c *consortium) shown() *coordpb.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
+}
+
+// order lists the members in the order they were asked.
+func (c *consortium) order() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.checkIns)
+}
+
+// lastAsked are the rounds of the last check-in.
+func (c *consortium) lastAsked() [][]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
+}
+
+// count is how many uploads have come.
+func (c *consortium) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.received)
 }
 
 // fakeMember is one member's device port.
@@ -398,7 +460,7 @@ func (c *consortium) device(task string) *device {
 	key, err := identity.NewKey(c.random)
 	must(c.t, err)
 	cert := &statement.DeviceCert{Charter: c.ch.Hash(), Device: identity.DeviceID(key.Public()), Public: key.Public(), Authority: 1, Quota: 100,
-		ExpiresMs: c.now.Add(30 * 24 * time.Hour).UnixMilli(), Token: label.Sum(label.TagToken, []byte("t"))}
+		ExpiresMs: c.clock().Add(30 * 24 * time.Hour).UnixMilli(), Token: label.Sum(label.TagToken, []byte("t"))}
 	t, _ := c.ch.Task(task)
 	l := &learner{update: Update{Body: make([]float32, t.Layout.D()), Tail: make([]float64, t.Layout.TailLen())}}
 	for i := range l.update.Body {
@@ -407,7 +469,7 @@ func (c *consortium) device(task string) *device {
 	l.update.Tail[0] = 5
 	return &device{t: c.t, c: c, learner: l, cfg: Config{Charter: c.ch, Task: task, Base: t.BaseHash(), Key: key,
 		Cert: statement.SignKey(c.authorities[1], label.StmtDeviceCert, cert.Bytes()), Dir: c.t.TempDir(), Learner: l, Members: c,
-		Now: func() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.now }, Rand: c.random, Logger: slog.New(slog.DiscardHandler)}}
+		Now: c.clock, Rand: c.random, Logger: slog.New(slog.DiscardHandler)}}
 }
 
 // start opens the device's participant, as a process that begins does.

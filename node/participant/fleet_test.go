@@ -28,19 +28,19 @@ func TestAFleetWithoutLeader(t *testing.T) {
 	const fleet, without = 48, 15 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		c := newConsortium(t, nil)
-		c.now = time.Now()
+		c.alter(func() { c.now = time.Now() })
 		rc := c.show(c.config(taskMean, 1, nil))
 		began := time.Now()
 		var mu sync.Mutex // guards what follows
 		tries := map[label.Hash][]time.Duration{}
 		accepted := map[label.Hash]map[label.Hash]bool{}
-		c.onCheckIn = func(member int, _ *coordpb.CheckInResponse) error {
+		c.bend(func(member int, _ *coordpb.CheckInResponse) error {
 			if member == 3 {
 				return status.Error(codes.Unavailable, "down")
 			}
 			return nil
-		}
-		c.onUpload = func(r received) (*coordpb.UploadResponse, error) {
+		})
+		c.decide(func(r received) (*coordpb.UploadResponse, error) {
 			h, err := statement.ParseHeader(r.open.GetHeader().GetBody())
 			if err != nil {
 				return nil, err
@@ -60,7 +60,7 @@ func TestAFleetWithoutLeader(t *testing.T) {
 			}
 			accepted[h.Device][statement.HashHeader(r.open.GetHeader().GetBody())] = true
 			return c.receipts(r.open, 0, 1, 2), nil
-		}
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		for i := range fleet {
@@ -115,19 +115,19 @@ func TestAFleetWithoutLeader(t *testing.T) {
 func TestAMemberThatShedsIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newConsortium(t, nil)
-		c.now = time.Now()
+		c.alter(func() { c.now = time.Now() })
 		c.show(c.config(taskMean, 1, nil))
 		shed, err := status.New(codes.ResourceExhausted, "busy").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(20 * time.Second)})
 		must(t, err)
 		began := time.Now()
 		at := map[int][]time.Duration{}
-		c.onUpload = func(r received) (*coordpb.UploadResponse, error) {
+		c.decide(func(r received) (*coordpb.UploadResponse, error) {
 			at[r.member] = append(at[r.member], time.Since(began))
 			if time.Since(began) < time.Minute {
 				return nil, shed.Err()
 			}
 			return c.receipts(r.open, 0, 1, 2), nil
-		}
+		})
 		d := c.device(taskMean)
 		d.cfg.Now = time.Now
 		step(t, d.start())
@@ -148,17 +148,17 @@ func TestAMemberThatShedsIsLeftAlone(t *testing.T) {
 func TestTheAskedWaitSurvivesARestart(t *testing.T) {
 	c := newConsortium(t, nil)
 	least := int64(60_000)
-	c.onCheckIn = func(_ int, r *coordpb.CheckInResponse) error {
+	c.bend(func(_ int, r *coordpb.CheckInResponse) error {
 		r.Retry = &coordpb.RetryWindow{DelayMinMs: least, DelayMaxMs: 2 * least}
 		return nil
-	}
+	})
 	d := c.device(taskMean)
 	d.cfg.Logger = slog.New(slog.DiscardHandler)
 	first := d.start()
 	step(t, first)
 	must(t, first.Close())
 	for range 3 {
-		c.now = c.now.Add(15 * time.Second)
+		c.wait(15 * time.Second)
 		p := d.start()
 		wait, err := p.Step(t.Context())
 		must(t, err)
@@ -167,23 +167,23 @@ func TestTheAskedWaitSurvivesARestart(t *testing.T) {
 		}
 		must(t, p.Close())
 	}
-	if n := len(c.checkIns); n != 1 {
+	if n := len(c.order()); n != 1 {
 		t.Fatalf("%d check-ins within the minute", n)
 	}
-	c.now = c.now.Add(16 * time.Second)
+	c.wait(16 * time.Second)
 	p := d.start()
 	step(t, p)
 	must(t, p.Close())
-	if n := len(c.checkIns); n != 2 {
+	if n := len(c.order()); n != 2 {
 		t.Errorf("%d check-ins after the minute", n)
 	}
 	// What is written there can be damaged, or from a clock that was wrong: it costs one early check-in.
-	for i, b := range []string{"x", fmt.Sprint(c.now.Add(48 * time.Hour).UnixMilli())} {
+	for i, b := range []string{"x", fmt.Sprint(c.clock().Add(48 * time.Hour).UnixMilli())} {
 		must(t, os.WriteFile(p.pacePath(), []byte(b), 0o600))
 		q := d.start()
 		step(t, q)
 		must(t, q.Close())
-		if n := len(c.checkIns); n != 3+i {
+		if n := len(c.order()); n != 3+i {
 			t.Errorf("%q: %d check-ins", b, n)
 		}
 	}

@@ -33,11 +33,11 @@ func FuzzCheckIn(f *testing.F) {
 		if proto.Unmarshal(b, answer) != nil {
 			return
 		}
-		c.onCheckIn = func(_ int, r *coordpb.CheckInResponse) error {
+		c.bend(func(_ int, r *coordpb.CheckInResponse) error {
 			proto.Reset(r)
 			proto.Merge(r, answer)
 			return nil
-		}
+		})
 		_, _ = p.Step(t.Context())
 		for _, e := range p.Ledger().Entries() {
 			if e.Round != good {

@@ -83,15 +83,16 @@ func TestARoundIsRefusedByWhatIsWrongWithIt(t *testing.T) {
 			c := newConsortium(t, nil)
 			d := c.device(taskCommons)
 			d.cfg.Floor = s.floor
-			c.open = s.show(t, c)
-			c.now = c.now.Add(s.clock)
+			open := s.show(t, c)
+			c.alter(func() { c.open = open })
+			c.wait(s.clock)
 			p := d.start()
 			_, err := p.Step(t.Context())
 			var refusal *RefusalError
 			if !errors.As(err, &refusal) || !strings.Contains(err.Error(), s.want) {
 				t.Fatalf("got %v, want ...%s...", err, s.want)
 			}
-			if len(c.received) != 0 || len(d.learner.updates) != 0 || kinds(p) != "" {
+			if c.count() != 0 || len(d.learner.updates) != 0 || kinds(p) != "" {
 				t.Fatal("a refused round was trained for")
 			}
 			// Of a certified round it is said once, and a good round after it is taken, even one that was shown before with
@@ -99,9 +100,7 @@ func TestARoundIsRefusedByWhatIsWrongWithIt(t *testing.T) {
 			if refusal.Seq > 0 {
 				step(t, p)
 			}
-			c.mu.Lock()
-			c.now = c.now.Add(-s.clock)
-			c.mu.Unlock()
+			c.wait(-s.clock)
 			if s.floor == 0 {
 				rc := c.show(c.config(taskCommons, 2, nil))
 				step(t, p)
@@ -117,7 +116,7 @@ func TestAnExpiredCertificateSendsNothing(t *testing.T) {
 	c := newConsortium(t, nil)
 	d := c.device(taskCommons)
 	p := d.start()
-	c.now = c.now.Add(31 * 24 * time.Hour)
+	c.wait(31 * 24 * time.Hour)
 	c.show(c.config(taskCommons, 1, nil))
 	if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate ended") {
 		t.Fatalf("got %v", err)
@@ -130,7 +129,7 @@ func TestASeqOnceSeenDoesNotComeBack(t *testing.T) {
 	p := d.start()
 	c.show(c.config(taskMean, 7, nil))
 	step(t, p)
-	c.now = c.now.Add(time.Second)
+	c.wait(time.Second)
 	c.show(c.config(taskMean, 7, nil))
 	if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "already uploaded from the same start") {
 		t.Fatalf("got %v", err)
@@ -142,7 +141,7 @@ func TestASeqOnceSeenDoesNotComeBack(t *testing.T) {
 	p = d.start()
 	c.show(c.config(taskMean, 7, nil))
 	step(t, p)
-	c.now = c.now.Add(time.Hour)
+	c.wait(time.Hour)
 	c.show(c.config(taskMean, 7, nil))
 	if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "not above 7") {
 		t.Fatalf("got %v", err)
@@ -207,10 +206,10 @@ func TestAnAdapterIsRefusedByWhatIsWrongWithIt(t *testing.T) {
 			r.Config = c.roundCert(c.config(taskMean, 1, nil))
 		}, `of task "mean"`},
 		{"other bytes from everybody", func(c *consortium, rc *statement.RoundConfig, r *coordpb.RoundRecord) {
-			c.onAdapter = func(_ int, b []byte) []byte { b[len(b)-1] ^= 1; return b }
+			c.swap(func(_ int, b []byte) []byte { b[len(b)-1] ^= 1; return b })
 		}, "other bytes than the signed hash names"},
 		{"endless bytes", func(c *consortium, rc *statement.RoundConfig, r *coordpb.RoundRecord) {
-			c.onAdapter = func(_ int, b []byte) []byte { return append(b, make([]byte, 1<<20)...) }
+			c.swap(func(_ int, b []byte) []byte { return append(b, make([]byte, 1<<20)...) })
 		}, "the stream is longer than"},
 		{"a state of another seq, signed", func(c *consortium, rc *statement.RoundConfig, r *coordpb.RoundRecord) {
 			other := *rc
@@ -226,7 +225,7 @@ func TestAnAdapterIsRefusedByWhatIsWrongWithIt(t *testing.T) {
 			rc := c.config(taskCommons, 1, nil)
 			record, _ := c.publish(rc, values, 0, 1)
 			s.alter(c, rc, record)
-			c.latest = record
+			c.alter(func() { c.latest = record })
 			p := d.start()
 			_, err := p.Step(t.Context())
 			if err == nil || !strings.Contains(err.Error(), s.want) {
@@ -242,15 +241,16 @@ func TestAnAdapterIsRefusedByWhatIsWrongWithIt(t *testing.T) {
 func TestOneMemberWithOtherBytesCostsOneMoreQuestion(t *testing.T) {
 	c := newConsortium(t, nil)
 	d := c.device(taskCommons)
-	c.latest, _ = c.publish(c.config(taskCommons, 1, nil), make([]float32, 32), 0, 1)
+	latest, _ := c.publish(c.config(taskCommons, 1, nil), make([]float32, 32), 0, 1)
+	c.alter(func() { c.latest = latest })
 	first := -1
-	c.onAdapter = func(member int, b []byte) []byte {
+	c.swap(func(member int, b []byte) []byte {
 		if first < 0 || first == member {
 			first = member
 			b[len(b)-1] ^= 1
 		}
 		return b
-	}
+	})
 	p := d.start()
 	step(t, p)
 	if p.Seq() != 1 {
@@ -262,15 +262,14 @@ func TestTwoResultsOfOneRoundAreAnAlarm(t *testing.T) {
 	c := newConsortium(t, nil)
 	d := c.device(taskCommons)
 	rc := c.config(taskCommons, 1, nil)
-	c.latest, _ = c.publish(rc, make([]float32, 32), 0, 1)
+	latest, _ := c.publish(rc, make([]float32, 32), 0, 1)
+	c.alter(func() { c.latest = latest })
 	p := d.start()
 	step(t, p)
 	other := make([]float32, 32)
 	other[0] = 1
 	record, _ := c.publish(rc, other, 2, 3)
-	c.mu.Lock()
-	c.latest = record
-	c.mu.Unlock()
+	c.alter(func() { c.latest = record })
 	if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "ALARM: two results of round 1") {
 		t.Fatalf("got %v", err)
 	}
@@ -286,9 +285,7 @@ func TestAnOlderResultIsNoNews(t *testing.T) {
 	two, _ := c.publish(c.config(taskCommons, 2, nil), make([]float32, 32), 0, 1)
 	p := d.start()
 	for _, r := range []*coordpb.RoundRecord{two, one, two} {
-		c.mu.Lock()
-		c.latest = r
-		c.mu.Unlock()
+		c.alter(func() { c.latest = r })
 		step(t, p)
 	}
 	if p.Seq() != 2 || len(d.learner.adopted) != 2 {
@@ -323,7 +320,8 @@ func TestADamagedStateIsFetchedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newConsortium(t, nil)
 			d := c.device(taskCommons)
-			c.latest, _ = c.publish(c.config(taskCommons, 1, nil), make([]float32, 32), 0, 1)
+			latest, _ := c.publish(c.config(taskCommons, 1, nil), make([]float32, 32), 0, 1)
+			c.alter(func() { c.latest = latest })
 			p := d.start()
 			step(t, p)
 			want, current, adapter := p.current, p.currentPath(), p.adapterPath(p.current.Model)

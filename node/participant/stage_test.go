@@ -32,7 +32,7 @@ func TestADamagedStagedFileIsNotSent(t *testing.T) {
 			c := newConsortium(t, nil)
 			p := c.device(taskCommons).start()
 			rc := c.show(c.config(taskCommons, 1, nil))
-			s, err := p.prepare(rc, c.open, p.cfg.Learner.(*learner).update)
+			s, err := p.prepare(rc, c.shown(), p.cfg.Learner.(*learner).update)
 			must(t, err)
 			whole, err := s.marshal()
 			must(t, err)
@@ -41,7 +41,7 @@ func TestADamagedStagedFileIsNotSent(t *testing.T) {
 			}
 			writeFile(t, p.stagedPath(rc.ID()), damage(whole))
 			step(t, p)
-			got, uploads := len(c.received), p.ledger.uploads()
+			got, uploads := c.count(), p.ledger.uploads()
 			if want := map[bool]int{false: 1, true: 0}[debited]; got != want || len(uploads) != 1 {
 				t.Errorf("%s, debited %v: %d sent, want %d; %d in the ledger", name, debited, got, want, len(uploads))
 			}
@@ -58,7 +58,7 @@ func TestNoFlippedByteLeavesTheDevice(t *testing.T) {
 	c := newConsortium(t, nil)
 	p := c.device(taskCommons).start()
 	rc := c.show(c.config(taskCommons, 1, nil))
-	s, err := p.prepare(rc, c.open, p.cfg.Learner.(*learner).update)
+	s, err := p.prepare(rc, c.shown(), p.cfg.Learner.(*learner).update)
 	must(t, err)
 	whole, err := s.marshal()
 	must(t, err)
@@ -124,7 +124,7 @@ func FuzzParseStaged(f *testing.F) {
 	d := c.device(taskCommons)
 	p := d.start()
 	rc := c.show(c.config(taskCommons, 1, nil))
-	s, err := p.prepare(rc, c.open, d.learner.update)
+	s, err := p.prepare(rc, c.shown(), d.learner.update)
 	must(f, err)
 	whole, err := s.marshal()
 	must(f, err)

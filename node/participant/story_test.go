@@ -95,16 +95,14 @@ func TestACrashSendsTheSameBytes(t *testing.T) {
 			must(t, p.stage(s))
 			must(t, p.debit(s))
 			ctx, cancel := context.WithCancel(t.Context())
-			c.onUpload = func(received) (*coordpb.UploadResponse, error) {
+			c.decide(func(received) (*coordpb.UploadResponse, error) {
 				cancel()
 				return nil, status.Error(codes.Unavailable, "the line is cut")
-			}
+			})
 			if err := p.send(ctx, s); err == nil {
 				t.Fatal("no ack, and no error")
 			}
-			c.mu.Lock()
-			c.onUpload = nil
-			c.mu.Unlock()
+			c.decide(nil)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -147,7 +145,7 @@ func TestNothingLeavesBeforeItIsOnTheDisk(t *testing.T) {
 	p := d.start()
 	rc := c.show(c.config(taskCommons, 1, nil))
 	arrived := 0
-	c.onUpload = func(r received) (*coordpb.UploadResponse, error) {
+	c.decide(func(r received) (*coordpb.UploadResponse, error) {
 		arrived++
 		header := statement.HashHeader(r.open.GetHeader().GetBody())
 		entries, err := ReadLedger(filepath.Join(d.cfg.Dir, "ledger"))
@@ -164,7 +162,7 @@ func TestNothingLeavesBeforeItIsOnTheDisk(t *testing.T) {
 			return nil, status.Error(codes.Unavailable, "the line is cut")
 		}
 		return c.receipts(r.open, 0, 1, 2), nil
-	}
+	})
 	step(t, p)
 	if arrived != 2 || kinds(p) != "contribution ack" {
 		t.Fatalf("%d uploads, the ledger says %s", arrived, kinds(p))
@@ -190,7 +188,7 @@ func TestAStagedContributionThatNeverLeftIsDroppedWhenItMayNotLeave(t *testing.T
 	d := c.device(taskCommons)
 	p := d.start()
 	rc := c.show(c.config(taskCommons, 1, nil))
-	s, err := p.prepare(rc, c.open, d.learner.update)
+	s, err := p.prepare(rc, c.shown(), d.learner.update)
 	must(t, err)
 	must(t, p.stage(s))
 	must(t, p.Close())
@@ -205,7 +203,7 @@ func TestAStagedContributionThatNeverLeftIsDroppedWhenItMayNotLeave(t *testing.T
 func TestAnUploadResumesWhereItBrokeOff(t *testing.T) {
 	c := newConsortium(t, nil)
 	d := c.device(taskCommons)
-	c.offset = 1000
+	c.alter(func() { c.offset = 1000 })
 	rc := c.show(c.config(taskCommons, 1, nil))
 	p := d.start()
 	step(t, p)
@@ -218,7 +216,7 @@ func TestAnUploadResumesWhereItBrokeOff(t *testing.T) {
 	// A member that claims more than there is gets nothing, and no panic.
 	c = newConsortium(t, nil)
 	d = c.device(taskCommons)
-	c.offset = 1 << 60
+	c.alter(func() { c.offset = 1 << 60 })
 	rc = c.show(c.config(taskCommons, 1, nil))
 	step(t, d.start())
 	if got := c.uploads(rc); len(got) != 1 || len(got[0].y) != 0 {
@@ -288,13 +286,12 @@ func TestOneStartOneUploadUnlessItsDeathIsCertified(t *testing.T) {
 			first := c.show(c.config(taskCommons, 1, nil))
 			step(t, p)
 
-			c.mu.Lock()
-			c.now = c.now.Add(11 * time.Minute)
+			c.wait(11 * time.Minute)
 			if s.late {
-				c.now = c.now.Add(2 * time.Hour)
+				c.wait(2 * time.Hour)
 			}
-			c.earlier = []*coordpb.RoundRecord{s.record(c, first)}
-			c.mu.Unlock()
+			earlier := []*coordpb.RoundRecord{s.record(c, first)}
+			c.alter(func() { c.earlier = earlier })
 			second := c.show(c.config(taskCommons, 2, nil)) // the same start
 			_, err := p.Step(t.Context())
 			ack := ""
@@ -343,9 +340,7 @@ func TestThePublishedRoundEndsTheUploadAndItsStateIsAdopted(t *testing.T) {
 	values := make([]float32, len(d.learner.update.Body))
 	values[3] = 0.5
 	record, m := c.publish(rc, values, 2, 3)
-	c.mu.Lock()
-	c.open, c.latest, c.earlier = nil, record, []*coordpb.RoundRecord{record}
-	c.mu.Unlock()
+	c.alter(func() { c.open, c.latest, c.earlier = nil, record, []*coordpb.RoundRecord{record} })
 	step(t, p)
 	if kinds(p) != "contribution ack end:published" || p.Seq() != 1 {
 		t.Fatalf("the ledger says %q, seq %d", kinds(p), p.Seq())
@@ -373,7 +368,7 @@ func TestAnAdoptionThatFailedIsTriedAgain(t *testing.T) {
 	p := d.start()
 	rc := c.config(taskCommons, 1, nil)
 	record, _ := c.publish(rc, make([]float32, len(d.learner.update.Body)), 0, 1)
-	c.latest = record
+	c.alter(func() { c.latest = record })
 	c.show(c.config(taskCommons, 2, nil))
 	for range 2 {
 		if _, err := p.Step(t.Context()); err == nil {
@@ -391,16 +386,16 @@ func TestAnObserverNeverContributes(t *testing.T) {
 	d := c.device(taskCommons)
 	p := d.start()
 	rc := c.show(c.config(taskCommons, 1, nil))
-	s, err := p.prepare(rc, c.open, d.learner.update)
+	s, err := p.prepare(rc, c.shown(), d.learner.update)
 	must(t, err)
 	must(t, p.stage(s)) // from the time when it was no observer
 	must(t, p.Close())
 	d.cfg.Observe = true
 	record, _ := c.publish(rc, make([]float32, len(d.learner.update.Body)), 0, 1)
-	c.latest = record
+	c.alter(func() { c.latest = record })
 	p = d.start()
 	step(t, p)
-	if len(c.received) != 0 || len(d.learner.updates) != 0 || kinds(p) != "" {
+	if c.count() != 0 || len(d.learner.updates) != 0 || kinds(p) != "" {
 		t.Fatal("an observer did more than observe")
 	}
 	if p.Seq() != 1 {
@@ -455,19 +450,19 @@ func TestOneLyingMemberCannotHoldADeviceUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newConsortium(t, nil)
 			d := c.device(taskCommons)
-			c.onCheckIn = func(member int, r *coordpb.CheckInResponse) error {
+			c.bend(func(member int, r *coordpb.CheckInResponse) error {
 				if member == 1 { // the one that the device asks first
 					return lie(c, r)
 				}
 				return nil
-			}
+			})
 			rc := c.show(c.config(taskCommons, 1, nil))
 			p := d.start()
 			for range 2 {
 				_, _ = p.Step(t.Context())
 			}
-			if c.checkIns[0] != 1 || len(c.uploads(rc)) != 1 {
-				t.Fatalf("asked %v, %d uploads", c.checkIns, len(c.uploads(rc)))
+			if c.order()[0] != 1 || len(c.uploads(rc)) != 1 {
+				t.Fatalf("asked %v, %d uploads", c.order(), len(c.uploads(rc)))
 			}
 		})
 	}
@@ -477,13 +472,13 @@ func TestAnUploadIsGivenUpOnTheWordOfMoreMembersThanMayLie(t *testing.T) {
 	c := newConsortium(t, nil)
 	d := c.device(taskCommons)
 	liar := -1
-	c.onUpload = func(r received) (*coordpb.UploadResponse, error) {
+	c.decide(func(r received) (*coordpb.UploadResponse, error) {
 		if liar == -1 || liar == r.member {
 			liar = r.member
 			return nil, status.Error(codes.InvalidArgument, "these bytes never")
 		}
 		return c.receipts(r.open, 1, 2, 3), nil
-	}
+	})
 	rc := c.show(c.config(taskCommons, 1, nil))
 	p := d.start()
 	step(t, p)
@@ -493,7 +488,7 @@ func TestAnUploadIsGivenUpOnTheWordOfMoreMembersThanMayLie(t *testing.T) {
 
 	c = newConsortium(t, nil)
 	d = c.device(taskCommons)
-	c.onUpload = func(received) (*coordpb.UploadResponse, error) { return nil, status.Error(codes.Aborted, "full") }
+	c.decide(func(received) (*coordpb.UploadResponse, error) { return nil, status.Error(codes.Aborted, "full") })
 	rc = c.show(c.config(taskCommons, 1, nil))
 	p = d.start()
 	if _, err := p.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "full") {
@@ -524,12 +519,12 @@ func TestAReceiptCountsOnceAndOnlyForWhatWasSent(t *testing.T) {
 			c := newConsortium(t, nil)
 			d := c.device(taskCommons)
 			lies := 0
-			c.onUpload = func(r received) (*coordpb.UploadResponse, error) {
+			c.decide(func(r received) (*coordpb.UploadResponse, error) {
 				if lies++; lies == 1 {
 					return answer(c, r), nil
 				}
 				return c.receipts(r.open, 0, 2, 3), nil
-			}
+			})
 			rc := c.show(c.config(taskCommons, 1, nil))
 			p := d.start()
 			step(t, p)
@@ -554,8 +549,8 @@ func TestADeviceAsksAboutABoundedNumberOfRounds(t *testing.T) {
 		}
 	}
 	step(t, p)
-	if len(c.asked) != askedRoundsMax || !bytes.Equal(c.asked[0], last[:]) {
-		t.Fatalf("asked about %d rounds", len(c.asked))
+	if asked := c.lastAsked(); len(asked) != askedRoundsMax || !bytes.Equal(asked[0], last[:]) {
+		t.Fatalf("asked about %d rounds", len(asked))
 	}
 }
 
