@@ -40,6 +40,7 @@ var codeOf = map[string]codes.Code{
 	string(round.UnknownCommand):  codes.Unimplemented,
 	string(round.StaleIndex):      codes.Internal,
 	string(round.StaleTick):       codes.FailedPrecondition,
+	string(round.BeyondHorizon):   codes.FailedPrecondition,
 	string(round.NotMember):       codes.PermissionDenied,
 	string(round.Conflict):        codes.AlreadyExists,
 	string(round.TooEarly):        codes.FailedPrecondition,

@@ -20,11 +20,12 @@
 //
 // # Assumptions
 //
-// The log time is the leader's word. A lying stamp can end a round, never open one: whoever signs a config compares
-// ProposedMs with its own clock first (CheckConfig).
+// The log time is the leader's word, up to the horizon: no tick is later than the key packages of f+1 members reach
+// (HorizonMs). A lying stamp can end a round, never open one: whoever signs a config compares ProposedMs with its own clock
+// first (CheckClock).
 //
 // # Limitations
 //
-// One cell; no noise, no norm check. A leader that stamps the far future into the log ends all rounds, and no round
-// opens until clocks reach that time; members have to remove it by a new consortium.
+// One cell; no noise, no norm check. A leader that stamps the horizon into the log ends the live rounds, and none opens
+// until clocks reach that time, at most an epoch's life later.
 package round

@@ -92,11 +92,16 @@ func (c *consortium) key(t testing.TB) *identity.Key {
 
 // freshPackage draws a member's next epoch.
 func (c *consortium) freshPackage(t testing.TB, j int, nowMs int64) *coordpb.Command {
+	return c.packageFor(t, j, nowMs, 24*time.Hour)
+}
+
+// packageFor draws a member's next epoch, of any life.
+func (c *consortium) packageFor(t testing.TB, j int, fromMs int64, life time.Duration) *coordpb.Command {
 	c.votes[j] = c.key(t)
 	c.epochs[j]++
 	k := &statement.KeyPackage{Charter: c.ch.Hash(), Member: j, Epoch: c.epochs[j],
 		SealKey: bytes.Repeat([]byte{byte(j + 1), byte(c.epochs[j])}, statement.SealPublicSize/2),
-		VoteKey: c.votes[j].Public(), NotBeforeMs: nowMs, NotAfterMs: nowMs + 24*3600*1000}
+		VoteKey: c.votes[j].Public(), NotBeforeMs: fromMs, NotAfterMs: fromMs + life.Milliseconds()}
 	return KeyPackageCommand(statement.SignMember(c.identities[j], label.StmtKeyPackage, k.Bytes()))
 }
 

@@ -2,6 +2,7 @@ package round
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
@@ -13,7 +14,7 @@ import (
 type Machine struct {
 	ch      *charter.Charter
 	applied uint64 // index of the last entry applied
-	timeMs  int64  // log time: the greatest tick
+	timeMs  int64  // log time: the greatest tick that was taken
 
 	packages []*keyPackage               // by member; nil before the first
 	epochs   [][]*lived                  // by member: the last it published, ascending
@@ -43,7 +44,7 @@ func (m *Machine) Charter() *charter.Charter { return m.ch }
 // Applied is the index of the last entry applied.
 func (m *Machine) Applied() uint64 { return m.applied }
 
-// TimeMs is the log time: the greatest tick applied, 0 before the first.
+// TimeMs is the log time: the greatest tick that was taken, 0 before the first.
 func (m *Machine) TimeMs() int64 { return m.timeMs }
 
 // Apply applies the entry at index. Entries at or below the applied index change nothing, so a log may be replayed over
@@ -84,10 +85,34 @@ func (m *Machine) line(task string) *line {
 
 func (c tickCommand) apply(m *Machine, _ uint64) []Outcome { return m.tick(int64(c)) }
 
+// HorizonMs is the latest time that the log can have: the (f+1)-th greatest end among the members' newest key packages.
+// One of f+1 members is honest and published its keys by its own clock, so no leader and no f liars carry the time further
+// than an epoch's life from what an honest member calls now. Of the others f+1 keep the horizon ahead of time, whatever f
+// liars publish. It is 0 before f+1 members have published keys: the log's time begins with them.
+//
+// A package is taken only if it ends after the log time, so the horizon never falls below that: a standstill of any length
+// is over as soon as f+1 members have published new keys.
+func (m *Machine) HorizonMs() int64 {
+	var ends []int64
+	for _, k := range m.packages {
+		if k != nil {
+			ends = append(ends, k.parsed.NotAfterMs)
+		}
+	}
+	if len(ends) <= m.ch.F {
+		return 0
+	}
+	slices.Sort(ends)
+	return ends[len(ends)-1-m.ch.F]
+}
+
 // tick advances the log time and lets deadlines pass, in their order (SA 2.3, Set rule).
 func (m *Machine) tick(ms int64) []Outcome {
 	if ms <= m.timeMs {
 		return []Outcome{refuse(StaleTick, fmt.Sprintf("tick %d, log time %d", ms, m.timeMs))}
+	}
+	if horizon := m.HorizonMs(); ms > horizon {
+		return []Outcome{refuse(BeyondHorizon, fmt.Sprintf("tick %d, the keys of f+1 members reach %d", ms, horizon))}
 	}
 	m.timeMs = ms
 	for _, l := range m.lines {

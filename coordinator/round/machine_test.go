@@ -23,10 +23,10 @@ var fourOne = options{n: 4, f: 1, nMin: 3, nMax: 6, kind: charter.KindLoRA}
 func open(t testing.TB, o options, contributions int) (*log, label.Hash) {
 	t.Helper()
 	l := newLog(t, o)
-	l.apply(t, TickCommand(l.nowMs))
 	for j := range o.n {
 		l.apply(t, l.c.freshPackage(t, j, l.nowMs))
 	}
+	l.apply(t, TickCommand(l.nowMs))
 	rc, reason := l.m.NextConfig("steps", l.now(), 1<<o.n-1)
 	if rc == nil {
 		t.Fatal(reason)
@@ -484,6 +484,7 @@ func FuzzRestore(f *testing.F) {
 	l, _ := open(f, options{n: 1, f: 0, nMin: 3, nMax: 6, kind: charter.KindLoRA}, 1)
 	f.Add(l.m.Snapshot())
 	l.nowMs += 25 * 3600 * 1000
+	l.apply(f, l.c.freshPackage(f, 0, l.nowMs))
 	l.apply(f, TickCommand(l.nowMs))
 	l.apply(f, l.c.erasure(0, 1, l.nowMs))
 	f.Add(l.m.Snapshot())

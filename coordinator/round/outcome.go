@@ -13,6 +13,7 @@ const (
 	UnknownCommand Code = "unknown_command" // of a later version: a member that meets it in the log stops
 	StaleIndex     Code = "stale_index"     // at or below the applied index
 	StaleTick      Code = "stale_tick"      // not later than the log time
+	BeyondHorizon  Code = "beyond_horizon"  // a tick later than the key packages of f+1 members reach
 
 	// What a statement refers to.
 	BadSignature  Code = "bad_signature"

@@ -109,16 +109,43 @@ func (l *line) checkStart(s statement.Start) error {
 	return nil
 }
 
-// prune bounds the memory of one task: old rounds keep only what proves their end, the oldest go. The newest and the
-// newest published always stay.
+// anchor is the round by which a stranger believes the seq of the newest: the newest certified, before that the first. nil
+// before the first.
+func (l *line) anchor() *round {
+	for i := len(l.kept) - 1; i >= 0; i-- {
+		if l.kept[i].reached(Open) {
+			return l.kept[i]
+		}
+	}
+	if len(l.kept) == 0 {
+		return nil
+	}
+	return l.kept[0]
+}
+
+// Certified is the seq of a task's newest certified round, 0 before the first.
+func (m *Machine) Certified(task string) uint64 {
+	l := m.line(task)
+	if l == nil {
+		return 0
+	}
+	if a := l.anchor(); a != nil && a.reached(Open) {
+		return a.rc.Seq
+	}
+	return 0
+}
+
+// prune bounds the memory of one task: old rounds keep only what proves their end, the oldest go. The newest, the newest
+// published and the anchor always stay.
 func (m *Machine) prune(l *line) {
 	for i, r := range l.kept {
 		if i < len(l.kept)-1-RoundsFull && !r.slim {
 			r.slim, r.accepts, r.byDevice, r.closes, r.set = true, nil, nil, nil, nil
 		}
 	}
+	anchor := l.anchor()
 	for i := 0; len(l.kept) > RoundsKept && i < len(l.kept)-1; {
-		if l.kept[i] == l.latest {
+		if l.kept[i] == l.latest || l.kept[i] == anchor {
 			i++
 			continue
 		}

@@ -46,6 +46,9 @@ func (m *Machine) decodeState(d *reader) error {
 		}
 		m.packages[j] = &keyPackage{s, k}
 	}
+	if horizon := m.HorizonMs(); m.timeMs > horizon {
+		return d.or(fmt.Errorf("log time %d, the keys of f+1 members reach %d", m.timeMs, horizon))
+	}
 	if err := m.decodeEpochs(d); err != nil {
 		return d.or(err)
 	}
@@ -129,6 +132,9 @@ func (m *Machine) decodeLine(d *reader, l *line) error {
 // checkKept checks what a line says of its rounds: no result is passed over, and no device of an expired round is free
 // to upload from the same start.
 func (l *line) checkKept() error {
+	if err := l.checkSeqs(); err != nil {
+		return err
+	}
 	for _, r := range l.kept {
 		if r.phase == Published && l.latest == nil {
 			return fmt.Errorf("round %v is published and the task has no result", r.id)
@@ -140,6 +146,26 @@ func (l *line) checkKept() error {
 			if l.used[r.accepts[i].Device] != r.id {
 				return fmt.Errorf("a device of expired round %v is free to upload from its start again", r.id)
 			}
+		}
+	}
+	return nil
+}
+
+// checkSeqs refuses seqs that no log can have come to: they rise by one, and rounds are proposed a least time apart. A seq
+// that stands at least Every for each step after one that q members signed, or after the first, is not far from the true
+// one; a member that signed a greater one would sign none of the task's rounds any more.
+func (l *line) checkSeqs() error {
+	if len(l.kept) == 0 {
+		return nil
+	}
+	if a := l.anchor(); a.rc.Seq != 1 && !a.reached(Open) {
+		return errors.New("no round is the first and none is certified")
+	}
+	every := l.task.Timings.Every.Milliseconds()
+	for i, r := range l.kept[1:] {
+		before := l.kept[i].rc
+		if apart := r.rc.ProposedMs - before.ProposedMs; apart < 0 || r.rc.Seq-before.Seq > uint64(apart/every) {
+			return fmt.Errorf("round %d was proposed %d ms after round %d: there was no time for those between", r.rc.Seq, apart, before.Seq)
 		}
 	}
 	return nil
@@ -157,7 +183,9 @@ func (m *Machine) decodeRound(d *reader) (*round, error) {
 	r := newRound(statement.RoundID(body), body, rc, d.u64())
 	r.phase, r.death = Phase(d.u8()), Death(d.u8())
 	for p := Proposed; p <= Dead; p++ {
-		r.began[p], r.times[p] = d.flag(), d.time()
+		if r.began[p], r.times[p] = d.flag(), d.time(); r.times[p] > m.timeMs {
+			return nil, d.or(fmt.Errorf("round %v was %s after the log time", r.id, p))
+		}
 	}
 	for j := range r.signatures {
 		if sig := d.bytes(statement.SignatureMax); len(sig) > 0 {
@@ -300,7 +328,7 @@ func (m *Machine) decodeCloses(d *reader, r *round) error {
 			return err
 		}
 		cl := &closing{close: c, hash: c.Hash(), index: d.u64(), atMs: d.time()}
-		if c.Round != r.id || c.Candidates != r.candidates() || c.Active&^r.listed != 0 || c.Active.Size() < m.ch.ActiveMin() || r.closing(cl.hash) != nil {
+		if c.Round != r.id || c.Candidates != r.candidates() || c.Active&^r.listed != 0 || c.Active.Size() < m.ch.ActiveMin() || r.closing(cl.hash) != nil || cl.atMs > m.timeMs {
 			return errors.New("close is not one that the log takes")
 		}
 		for j := range cl.acks {

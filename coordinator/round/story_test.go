@@ -49,14 +49,17 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		o.nMin, o.nMax = uint32(nMin), uint32(nMax)
 		s.log = newLog(t, o)
 		s.restarts = true
-		s.apply(t, TickCommand(s.nowMs))
+		if d.HasArg("asleep") {
+			return ""
+		}
 		for j := range o.n {
 			s.apply(t, s.c.freshPackage(t, j, s.nowMs))
 		}
+		s.apply(t, TickCommand(s.nowMs))
 		return fmt.Sprintf("(%d,%d): q %d, needed up %d, M at least %d\n", o.n, o.f, s.c.ch.Q, s.c.ch.Needed(), s.c.ch.ActiveMin())
 	}
 	s.step(t, d, &out)
-	if v, ok := s.m.Newest("steps"); ok && !slices.Contains([]string{"show", "due", "waits", "erasures"}, d.Cmd) {
+	if v, ok := s.m.Newest("steps"); ok && !slices.Contains([]string{"show", "due", "waits", "erasures", "time", "pass"}, d.Cmd) {
 		fmt.Fprintf(&out, "round %d is %s%s\n", v.Config.Seq, v.Phase, suffix(v))
 	}
 	return out.String()
@@ -107,7 +110,27 @@ func (s *story) step(t *testing.T, d *datadriven.TestData, out *strings.Builder)
 		s.nowMs = s.when(t, d, v)
 		say(fmt.Sprintf("+%s", time.Duration(s.nowMs-epoch0)*time.Millisecond), s.apply(t, TickCommand(s.nowMs))...)
 	case "keys":
-		members(func(j int) *coordpb.Command { return s.c.freshPackage(t, j, s.nowMs) })
+		from, err := time.ParseDuration(arg(d, "from", "0s"))
+		must(t, err)
+		life, err := time.ParseDuration(arg(d, "life", "24h"))
+		must(t, err)
+		members(func(j int) *coordpb.Command { return s.c.packageFor(t, j, s.nowMs+from.Milliseconds(), life) })
+	case "pass": // time that no tick tells of
+		by, err := time.ParseDuration(d.CmdArgs[0].Key)
+		must(t, err)
+		s.nowMs += by.Milliseconds()
+	case "stamp": // a leader's tick that is another time than now
+		by, err := time.ParseDuration(d.CmdArgs[0].Key)
+		must(t, err)
+		say("leader", s.apply(t, TickCommand(s.nowMs+by.Milliseconds()))...)
+	case "time":
+		since := func(ms int64) string {
+			if ms == 0 {
+				return "none"
+			}
+			return fmt.Sprintf("+%s", time.Duration(ms-epoch0)*time.Millisecond)
+		}
+		fmt.Fprintf(out, "now %s, log time %s, horizon %s\n", since(s.nowMs), since(s.m.TimeMs()), since(s.m.HorizonMs()))
 	case "enrol":
 		for i, name := range names(d) {
 			authority := i % s.c.ch.N
