@@ -44,6 +44,7 @@ type alarms struct {
 	mu   sync.Mutex // guards what follows
 	file *durable.Records
 	seen map[string]bool
+	told map[string]time.Time // when the log said what
 }
 
 func alarmsOptions() durable.RecordsOptions {
@@ -53,7 +54,7 @@ func alarmsOptions() durable.RecordsOptions {
 // openAlarms opens the list. A damaged one is set aside, and that is the first alarm of the next.
 func openAlarms(dir string, now func() time.Time, logger *slog.Logger) (*alarms, error) {
 	path := filepath.Join(dir, alarmsFile)
-	a := &alarms{logger: logger, now: now, seen: map[string]bool{}}
+	a := &alarms{logger: logger, now: now, seen: map[string]bool{}, told: map[string]time.Time{}}
 	file, records, err := durable.OpenRecords(path, alarmsOptions())
 	var damaged error
 	if errors.As(err, new(*durable.CorruptError)) {
@@ -79,13 +80,19 @@ func openAlarms(dir string, now func() time.Time, logger *slog.Logger) (*alarms,
 	return a, nil
 }
 
-// raise tells whoever reads the log now, and whoever asks later.
+// raise tells whoever reads the log now, and whoever asks later. A cause that lasts is said again after alarmAgain only.
 func (a *alarms) raise(what string, err error, more ...any) {
-	a.logger.Error("ALARM", append([]any{"what", what, "error", err}, more...)...)
 	detail := err.Error()
 	detail = strings.ToValidUTF8(detail[:min(len(detail), alarmBytes)], "") // as it is read back, to be known again
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if last, ok := a.told[what+" "+detail]; !ok || a.now().Sub(last).Abs() >= alarmAgain {
+		if len(a.told) >= alarmsMax {
+			clear(a.told)
+		}
+		a.told[what+" "+detail] = a.now()
+		a.logger.Error("ALARM", append([]any{"what", what, "error", err}, more...)...)
+	}
 	if a.file == nil || a.seen[what+" "+detail] || len(a.seen) >= alarmsMax {
 		return
 	}

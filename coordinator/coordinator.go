@@ -28,6 +28,8 @@ type Log interface {
 	Propose(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error)
 	// Leading reports whether this member is the leader now.
 	Leading() bool
+	// HandOver makes another member the leader. It fails where this one does not lead.
+	HandOver(ctx context.Context, member int) error
 	// EnsureApplied returns when it is on this member's disk that the entry at index is applied: no receipt or ack
 	// rests on less.
 	EnsureApplied(index uint64) error
@@ -59,8 +61,8 @@ type Peers interface {
 	intake.Peers
 	// Alive are the members that answered of late, this one included.
 	Alive() statement.Mask
-	// Apart are those of them whose clocks are further than limit from this member's.
-	Apart(limit time.Duration) statement.Mask
+	// Apart are those of them whose clocks are further than limit from one member's.
+	Apart(member int, limit time.Duration) statement.Mask
 }
 
 // Config is what a Member works with.
@@ -112,6 +114,8 @@ type Member struct {
 	publishLater time.Time            // the key package is not to be published before
 	erasedLater  time.Time            // erased epochs are not to be looked for before
 	ticked       time.Time            // when this leader last proposed a tick
+	beyond       time.Time            // since when this leader's clock is beyond the horizon, zero while it is not
+	yieldLater   time.Time            // leadership is not to be handed over before; zero while nobody contradicts this leader
 	short        map[string]time.Time // tasks whose next round would not list every member, and since when
 }
 
@@ -220,7 +224,8 @@ func (m *Member) Snapshot() ([]byte, error) {
 }
 
 // Restore is the log's callback: another member's snapshot. Its certificates are verified again; an older one is refused,
-// and one without an Accept that this member signed a receipt for. The log stops the member after a refusal.
+// one that lacks a round certificate which this member has seen, and one without an Accept that this member signed a
+// receipt for. The log stops the member after a refusal.
 func (m *Member) Restore(data []byte) error {
 	err := m.restore(data)
 	if err != nil {
@@ -242,6 +247,11 @@ func (m *Member) restore(data []byte) error {
 	defer m.mu.Unlock()
 	if next.Applied() < m.machine.Applied() {
 		return fmt.Errorf("snapshot is of index %d, this member has applied %d", next.Applied(), m.machine.Applied())
+	}
+	for _, t := range m.ch.Tasks {
+		if has, knows := next.Certified(t.ID), m.machine.Certified(t.ID); has < knows {
+			return fmt.Errorf("the newest certified round of %s in the state is %d, this member has seen the certificate of %d", t.ID, has, knows)
+		}
 	}
 	if err := m.signed.allow(next, m.cfg.Now().UnixMilli()); err != nil {
 		return err

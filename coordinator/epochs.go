@@ -172,7 +172,9 @@ func (m *Member) keepEpochs(ctx context.Context) bool {
 	m.eraseEpochs(now)
 	said := m.sayErased(ctx)
 	if ok {
-		if e, held := m.epochs.get(known.Epoch); held && string(e.VotePublic()) == string(known.VoteKey) && now <= known.HalfMs()-m.ch.Timing.Tick.Milliseconds() {
+		// Keys whose life begins later than now are of a clock that was wrong: no round lists them until then.
+		early := now < known.NotBeforeMs-m.ch.Timing.Slack.Milliseconds()
+		if e, held := m.epochs.get(known.Epoch); held && !early && string(e.VotePublic()) == string(known.VoteKey) && now <= known.HalfMs()-m.ch.Timing.Tick.Milliseconds() {
 			return said
 		}
 	}

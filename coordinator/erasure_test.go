@@ -36,10 +36,7 @@ func TestErasureIsSaid(t *testing.T) {
 	r := newRig(t)
 	v := r.until(round.Open)
 	r.contribute(v)
-	at := r.now
-	r.now = r.now.Add(13 * time.Hour) // past half the epoch's life, for a moment: a second one is drawn
-	r.m.keepEpochs(t.Context())
-	r.now, r.m.erasedLater, r.m.publishLater = at, at, at
+	must(t, r.m.publishEpoch(t.Context(), r.now.UnixMilli(), r.known(), true)) // as if half of the epoch's life had passed
 	if k := r.m.epochs.newest(); k.Number() != 2 {
 		t.Fatalf("epoch %d", k.Number())
 	}

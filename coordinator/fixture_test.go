@@ -212,6 +212,7 @@ type memoryLog struct {
 	guarded uint64
 	waiting bool // for a vote
 	fails   error
+	handed  []int            // to whom leadership was
 	word    *coordpb.Outcome // what a proposal is answered instead of being applied
 }
 
@@ -237,6 +238,11 @@ func (l *memoryLog) Propose(ctx context.Context, cmd *coordpb.Command) ([]*coord
 }
 
 func (l *memoryLog) Leading() bool { return true }
+
+func (l *memoryLog) HandOver(_ context.Context, member int) error {
+	l.handed = append(l.handed, member)
+	return nil
+}
 
 func (l *memoryLog) EnsureApplied(index uint64) error {
 	l.mu.Lock()
@@ -287,7 +293,7 @@ type nobody struct{}
 
 func (nobody) Mesh(member int) (coordpb.MeshClient, error) { return nil, errors.New("no peers") }
 func (nobody) Alive() statement.Mask                       { return 1 }
-func (nobody) Apart(time.Duration) statement.Mask          { return 0 }
+func (nobody) Apart(int, time.Duration) statement.Mask     { return 0 }
 
 type locked struct {
 	mu sync.Mutex

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/round"
 )
@@ -11,26 +12,17 @@ import (
 // of each round. Each is a pure function of the state, the clock and who is alive; a new leader simply goes on.
 func (m *Member) lead(ctx context.Context) bool {
 	if !m.log.Leading() {
+		m.beyond = time.Time{}
 		return false
 	}
 	now := m.cfg.Now()
-	did := false
-	tick := m.ch.Timing.Tick.D()
 	// The log's time never goes back: a future that a wrong clock stamps would stop all rounds until it is there. More
 	// than f members that contradict this clock are not all lying.
-	wrong := m.peers.Apart(m.ch.Timing.Slack.D()+tick+aliveFor).Size() > m.ch.F
-	if now.Sub(m.ticked) >= tick {
-		m.ticked = now
-		if wrong {
-			m.alarms.raise(AlarmClock, errClock)
-		} else if err := m.propose(ctx, round.TickCommand(now.UnixMilli())); err != nil {
-			m.cfg.Logger.Debug("the tick was not applied", "error", err)
-		}
-		did = true
+	if !m.agreed(m.me) {
+		return m.yield(ctx, now)
 	}
-	if wrong {
-		return did
-	}
+	m.yieldLater = time.Time{}
+	did := m.stamp(ctx, now)
 	alive := m.peers.Alive()
 	for i := range m.ch.Tasks {
 		task := m.ch.Tasks[i].ID
@@ -73,4 +65,65 @@ func (m *Member) lead(ctx context.Context) bool {
 	return did
 }
 
-var errClock = errors.New("more than f other members' clocks contradict this one: as the leader it stamps and proposes nothing")
+// agreed reports whether no more than f of the members that answer have another clock than one of them.
+func (m *Member) agreed(member int) bool {
+	return m.peers.Apart(member, m.ch.Timing.Slack.D()+m.ch.Timing.Tick.D()+aliveFor).Size() <= m.ch.F
+}
+
+// yield is what a leader does whose clock more than f members contradict: it proposes nothing, and hands leadership to one
+// whose clock they do not contradict. It waits before the first try, since a clock that was just set is soon known, and
+// between tries.
+func (m *Member) yield(ctx context.Context, now time.Time) bool {
+	m.alarms.raise(AlarmClock, errClock)
+	if m.yieldLater.IsZero() {
+		m.yieldLater = now.Add(aliveFor)
+	}
+	if now.Before(m.yieldLater) {
+		return false
+	}
+	m.yieldLater = now.Add(yieldEvery)
+	for _, to := range m.peers.Alive().Members() {
+		if to == m.me || !m.agreed(to) {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, transferWait)
+		err := m.log.HandOver(call, to)
+		cancel()
+		if err == nil {
+			m.cfg.Logger.Warn("leadership is handed over: this clock is wrong", "to", m.ch.Members[to].Name)
+			return true
+		}
+		m.cfg.Logger.Warn("leadership was not handed over", "to", m.ch.Members[to].Name, "error", err)
+	}
+	return false
+}
+
+// stamp proposes a tick when one is due. A clock beyond the horizon stamps nothing: after a standstill members publish keys
+// first, within seconds; where that does not help, a clock is wrong.
+func (m *Member) stamp(ctx context.Context, now time.Time) bool {
+	if now.Sub(m.ticked) < m.ch.Timing.Tick.D() {
+		return false
+	}
+	m.mu.Lock()
+	horizon := m.machine.HorizonMs()
+	m.mu.Unlock()
+	if now.UnixMilli() > horizon {
+		if m.beyond.IsZero() {
+			m.beyond = now
+		}
+		if now.Sub(m.beyond) >= beyondFor {
+			m.alarms.raise(AlarmClock, errBeyond)
+		}
+		return false
+	}
+	m.beyond, m.ticked = time.Time{}, now
+	if err := m.propose(ctx, round.TickCommand(now.UnixMilli())); err != nil {
+		m.cfg.Logger.Debug("the tick was not applied", "error", err)
+	}
+	return true
+}
+
+var (
+	errClock  = errors.New("more than f other members' clocks contradict this one: as the leader it stamps and proposes nothing, and hands leadership over")
+	errBeyond = errors.New("this clock is later than the keys of f+1 members reach: it is wrong, or too many members publish no keys; as the leader it stamps nothing")
+)

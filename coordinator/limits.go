@@ -7,6 +7,9 @@ const (
 	workEvery     = 100 * time.Millisecond // duties are looked for at least this often; an applied entry wakes the loop at once
 	retryDuty     = time.Second            // a duty that failed, or whose entry is not yet applied, is tried again after this
 	retryAlarm    = 30 * time.Second       // one that failed for a reason that time does not mend
+	beyondFor     = time.Minute            // a leader's clock beyond the horizon, before it is an alarm: members publish keys within seconds
+	yieldEvery    = time.Minute            // a leader whose clock is wrong hands leadership over at most so often
+	alarmAgain    = time.Hour              // an alarm whose cause lasts is said again in the log after this
 	shortWait     = 3 * time.Second        // for members that a round would not list, before it is proposed without them; and for a member that seems away
 	proposeWait   = 10 * time.Second       // one proposal; an unknown outcome is harmless, every command is idempotent
 	applyWait     = 5 * time.Second        // for the replica to count an entry that the state shows already

@@ -100,6 +100,20 @@ func (l *raftLog) local(ctx context.Context, data []byte) ([]*coordpb.Outcome, e
 // Leading implements Log.
 func (l *raftLog) Leading() bool { return l.raft.IsLeader() }
 
+// HandOver implements Log.
+func (l *raftLog) HandOver(ctx context.Context, member int) error {
+	servers, err := l.raft.Servers()
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		if s.Voter && l.index(s.ID) == member {
+			return l.raft.TransferTo(ctx, s.ID)
+		}
+	}
+	return fmt.Errorf("member %s has no vote in the log", l.m.ch.Members[member].Name)
+}
+
 // EnsureApplied implements Log. The member's state shows an entry a moment before the replica counts it as applied, so
 // it is waited for.
 func (l *raftLog) EnsureApplied(index uint64) error {

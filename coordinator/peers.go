@@ -85,16 +85,23 @@ func (p *meshPeers) Alive() statement.Mask {
 	return m
 }
 
-// Apart implements Peers.
-func (p *meshPeers) Apart(limit time.Duration) statement.Mask {
+// Apart implements Peers. What a member does not say of its clock contradicts nobody.
+func (p *meshPeers) Apart(member int, limit time.Duration) statement.Mask {
 	var m statement.Mask
 	now := p.now()
-	for _, i := range p.Alive().Members() {
+	clock := func(i int) (time.Time, bool) {
+		if i == p.me {
+			return now.Round(0), true
+		}
 		h := p.heard[i].Load()
 		if h == nil || h.line.GetClockMs() == 0 {
-			continue
+			return time.Time{}, false
 		}
-		if there := time.UnixMilli(h.line.GetClockMs()).Add(now.Sub(h.at)); now.Round(0).Sub(there).Abs() > limit {
+		return time.UnixMilli(h.line.GetClockMs()).Add(now.Sub(h.at)), true
+	}
+	own, ok := clock(member)
+	for _, i := range p.Alive().Members() {
+		if there, says := clock(i); ok && says && own.Sub(there).Abs() > limit {
 			m |= 1 << i
 		}
 	}

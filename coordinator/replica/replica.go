@@ -359,6 +359,13 @@ func (r *Replica) Transfer(ctx context.Context) error {
 	return r.await(ctx, func() raft.Future { return r.raft.LeadershipTransfer() })
 }
 
+// TransferTo hands leadership to one voter. It fails at a follower.
+func (r *Replica) TransferTo(ctx context.Context, id string) error {
+	return r.await(ctx, func() raft.Future {
+		return r.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
+	})
+}
+
 // Stats is what operators see.
 type Stats struct {
 	State     string // Follower, Candidate, Leader, Shutdown

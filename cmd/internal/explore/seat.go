@@ -198,6 +198,11 @@ func (p *process) recorded(cmd *coordpb.Command, word words) error {
 // Leading implements coordinator.Log: the leader lies, no honest member leads.
 func (p *process) Leading() bool { return false }
 
+// HandOver implements coordinator.Log.
+func (p *process) HandOver(context.Context, int) error {
+	return errors.New("this member does not lead")
+}
+
 // EnsureApplied implements coordinator.Log. The first call of a run is the member's own look at the log (witness), which
 // only makes it safer: it fails here, as if the disk had been busy.
 func (p *process) EnsureApplied(index uint64) error {
@@ -223,7 +228,7 @@ func (p *process) Mesh(int) (coordpb.MeshClient, error) { return nil, errors.New
 func (p *process) Alive() statement.Mask { return 1 << p.s.me }
 
 // Apart implements coordinator.Peers.
-func (p *process) Apart(time.Duration) statement.Mask { return 0 }
+func (p *process) Apart(int, time.Duration) statement.Mask { return 0 }
 
 // firstEpoch lets the member draw and publish its epoch.
 func (s *seat) firstEpoch() (*coordpb.Command, error) {

@@ -228,6 +228,11 @@ func (l *memberLog) Leading() bool {
 	return f.leading && f.leaderProcess() == l.p
 }
 
+// HandOver implements coordinator.Log: no clock here is another's, so no leader has a reason.
+func (l *memberLog) HandOver(context.Context, int) error {
+	return errors.New("leadership stays where the test puts it")
+}
+
 // EnsureApplied implements coordinator.Log.
 func (l *memberLog) EnsureApplied(index uint64) error {
 	f := l.p.seat.f

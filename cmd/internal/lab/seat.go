@@ -196,7 +196,7 @@ func (m *memberPeers) Alive() statement.Mask {
 }
 
 // Apart implements coordinator.Peers: whose clock is wrong is told by what it stamps and signs.
-func (m *memberPeers) Apart(time.Duration) statement.Mask { return 0 }
+func (m *memberPeers) Apart(int, time.Duration) statement.Mask { return 0 }
 
 var _ coordinator.Peers = (*memberPeers)(nil)
 
