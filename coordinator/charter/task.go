@@ -239,7 +239,7 @@ func (t *Timings) check(g Timing) error {
 		d    Duration
 		lo   time.Duration
 	}{
-		{"every", t.Every, time.Millisecond}, {"close_after", t.CloseAfter, time.Millisecond}, {"ack_timeout", t.AckTimeout, time.Millisecond},
+		{"every", t.Every, 0}, {"close_after", t.CloseAfter, time.Millisecond}, {"ack_timeout", t.AckTimeout, time.Millisecond},
 		{"ack_after", t.AckAfter, time.Millisecond}, {"reveal_after", t.RevealAfter, 0},
 	} {
 		if v.d.D() < v.lo || v.d.D() > 366*24*time.Hour || v.d.D()%time.Millisecond != 0 {

@@ -22,7 +22,7 @@ func (m *Machine) NextConfig(task string, now time.Time, alive statement.Mask) (
 		if !l.newest.phase.Terminal() {
 			return nil, fmt.Sprintf("round %d is %s", l.newest.rc.Seq, l.newest.phase)
 		}
-		if next := l.newest.rc.ProposedMs + l.task.Timings.Every.Milliseconds(); now.UnixMilli() < next {
+		if next := l.newest.rc.ProposedMs + l.everyMs(); now.UnixMilli() < next {
 			return nil, fmt.Sprintf("the next round is due in %s", time.Duration(next-now.UnixMilli())*time.Millisecond)
 		}
 	}

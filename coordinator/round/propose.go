@@ -34,8 +34,8 @@ func (m *Machine) propose(body []byte, rc *statement.RoundConfig, index uint64) 
 	if rc.ProposedMs < m.timeMs-m.ch.Timing.Slack.Milliseconds() || rc.CloseMs <= m.timeMs {
 		return refuse(TooLate, fmt.Sprintf("proposed at %d, log time %d", rc.ProposedMs, m.timeMs))
 	}
-	if l.newest != nil && rc.ProposedMs < l.newest.rc.ProposedMs+l.task.Timings.Every.Milliseconds() {
-		return refuse(TooEarly, fmt.Sprintf("rounds of %s are at least %s apart", rc.Task, l.task.Timings.Every.D()))
+	if l.newest != nil && rc.ProposedMs < l.newest.rc.ProposedMs+l.everyMs() {
+		return refuse(TooEarly, fmt.Sprintf("rounds of %s are at least %d ms apart", rc.Task, l.everyMs()))
 	}
 	if err := l.checkStart(rc.Start); err != nil {
 		return refuse(BadStart, err.Error())
@@ -108,6 +108,9 @@ func (l *line) checkStart(s statement.Start) error {
 	}
 	return nil
 }
+
+// everyMs is the least time from one proposal to the next.
+func (l *line) everyMs() int64 { return max(l.task.Timings.Every.Milliseconds(), 1) }
 
 // anchor is the round by which a stranger believes the seq of the newest: the newest certified, before that the first. nil
 // before the first.

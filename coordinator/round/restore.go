@@ -161,10 +161,9 @@ func (l *line) checkSeqs() error {
 	if a := l.anchor(); a.rc.Seq != 1 && !a.reached(Open) {
 		return errors.New("no round is the first and none is certified")
 	}
-	every := l.task.Timings.Every.Milliseconds()
 	for i, r := range l.kept[1:] {
 		before := l.kept[i].rc
-		if apart := r.rc.ProposedMs - before.ProposedMs; apart < 0 || r.rc.Seq-before.Seq > uint64(apart/every) {
+		if apart := r.rc.ProposedMs - before.ProposedMs; apart < 0 || r.rc.Seq-before.Seq > uint64(apart/l.everyMs()) {
 			return fmt.Errorf("round %d was proposed %d ms after round %d: there was no time for those between", r.rc.Seq, apart, before.Seq)
 		}
 	}
