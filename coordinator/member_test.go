@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -450,6 +452,59 @@ func TestOneConfigOfASeq(t *testing.T) {
 			t.Errorf("with the damaged note %q: %v", damaged, err)
 		}
 	}
+}
+
+// TestASnapshotSpendsNoSeqs: a leader's snapshot in which a round of a far seq waits for this member's signature is refused.
+// If it were signed, the note of it would keep the member from signing any true round.
+func TestASnapshotSpendsNoSeqs(t *testing.T) {
+	r := newRig(t)
+	r.m.keepEpochs(t.Context())
+	state, err := r.m.Snapshot()
+	must(t, err)
+	lie := round.New(r.ch)
+	must(t, lie.Restore(state))
+	rc, reason := lie.NextConfig(testTask, r.now, 1)
+	if rc == nil {
+		t.Fatal(reason)
+	}
+	far, err := statement.NewRoundConfig(r.ch, testTask, 1<<60, rc.Start, rc.ProposedMs, rc.KeyPackages)
+	must(t, err)
+	lie.Apply(lie.Applied()+1, round.ProposeCommand(rc))
+	state = bytes.Replace(lie.Snapshot(), rc.Bytes(), far.Bytes(), 1)
+	start := rc.Start.Hash(rc.Task, rc.Cell)
+	at := bytes.Index(state, start[:]) // the task's seq stands before its start
+	binary.BigEndian.PutUint64(state[at-8:], 1<<60)
+	if err := r.m.Restore(state); err == nil {
+		r.m.Work(t.Context())
+		notes, _ := filepath.Glob(filepath.Join(r.home.Dir, "configs", "*"))
+		t.Fatalf("the state is taken, and %d configs are signed", len(notes))
+	} else if !strings.Contains(err.Error(), "seq") && !strings.Contains(err.Error(), "certified") {
+		t.Fatal(err)
+	}
+	if v := r.until(round.Open); v.Config.Seq != 1 {
+		t.Errorf("round %d is open", v.Config.Seq)
+	}
+}
+
+// TestACertificateIsNotForgotten: a snapshot that lacks a round certificate which this member has seen is refused: the
+// newest certified round is what bounds the seqs that it signs.
+func TestACertificateIsNotForgotten(t *testing.T) {
+	r := newRig(t)
+	r.m.keepEpochs(t.Context())
+	state, err := r.m.Snapshot()
+	must(t, err)
+	r.until(round.Open)
+	lie := round.New(r.ch)
+	must(t, lie.Restore(state))
+	for lie.Applied() < uint64(r.log.applied) {
+		lie.Apply(lie.Applied()+1, round.TickCommand(r.now.UnixMilli()))
+	}
+	if err := r.m.Restore(lie.Snapshot()); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("restored: %v", err)
+	}
+	whole, err := r.m.Snapshot()
+	must(t, err)
+	must(t, r.m.Restore(whole))
 }
 
 // TestVoteFileOpenedAgain: after a failed write the file is read again, and the vote is given once.

@@ -350,6 +350,9 @@ func TestForgedSnapshots(t *testing.T) {
 		"a forged reveal":              func(m *Machine, r *round) { r.reveals[0].signed.Signature[0] ^= 1 },
 		"the newest result forgotten":  func(m *Machine, r *round) { m.lines[0].latest = nil },
 		"another seq":                  func(m *Machine, r *round) { m.lines[0].seq++ },
+		"a time beyond the horizon":    func(m *Machine, r *round) { m.timeMs = m.HorizonMs() + 1 },
+		"a phase of the future":        func(m *Machine, r *round) { r.times[Closed] = m.timeMs + 1 },
+		"a close of the future":        func(m *Machine, r *round) { r.closes[0].atMs = m.timeMs + 1 },
 		"a device without certificate": func(m *Machine, r *round) { delete(m.devices, r.accepts[0].Device) },
 		"a token forgotten":            func(m *Machine, r *round) { m.tokens[0] = map[label.Hash]label.Hash{} },
 	} {
@@ -359,6 +362,119 @@ func TestForgedSnapshots(t *testing.T) {
 			t.Errorf("%s: restored", name)
 		}
 	}
+}
+
+// TestForgedSeqs: a snapshot whose newest round has a seq that no log can have come to by then is refused, whatever rounds
+// a liar makes up before it. A member that signed it would sign no true round of the task any more.
+func TestForgedSeqs(t *testing.T) {
+	good, id := published(t, fourOne)
+	first := good.m.rounds[id].rc
+	every := good.m.lines[0].everyMs()
+	// forge adds a proposed round, after dead ones that nobody signed, at most four.
+	forge := func(m *Machine, seqs []uint64, times []int64) {
+		l := m.lines[0]
+		for i, seq := range seqs {
+			rc, err := statement.NewRoundConfig(good.c.ch, "steps", seq, l.nextStart("B"), times[i], first.KeyPackages)
+			must(t, err)
+			r := newRound(rc.ID(), rc.Bytes(), rc, 1)
+			r.enter(Proposed, m.timeMs)
+			if i < len(seqs)-1 {
+				r.decided, r.decision, r.death = true, statement.Dead(), Expired
+				r.enter(Dead, m.timeMs)
+			}
+			l.newest, l.seq = r, seq
+			l.kept = append(l.kept, r)
+			m.rounds[r.id] = r
+		}
+		l.usedStart = l.newest.start
+	}
+	at := func(n int64) int64 { return first.ProposedMs + n*every }
+	for name, c := range map[string]struct {
+		seqs  []uint64
+		times []int64
+		fine  bool
+	}{
+		"the next":                     {[]uint64{2}, []int64{at(1)}, true},
+		"after two that died":          {[]uint64{2, 3, 4}, []int64{at(1), at(2), at(3)}, true},
+		"as many as there was time":    {[]uint64{61}, []int64{at(60)}, true}, // those between are pruned
+		"a huge one":                   {[]uint64{1 << 60}, []int64{at(1)}, false},
+		"one more than there was time": {[]uint64{62}, []int64{at(60)}, false},
+		"too soon":                     {[]uint64{2}, []int64{at(1) - 1}, false},
+		"after a huge one that died":   {[]uint64{1 << 60, 1<<60 + 1}, []int64{at(1), at(2)}, false},
+		"time that goes back":          {[]uint64{2, 3}, []int64{at(2), at(1)}, false},
+	} {
+		forged := good.fork(t)
+		forge(forged.m, c.seqs, c.times)
+		if err := New(good.c.ch).Restore(forged.m.Snapshot()); (err == nil) != c.fine {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Before anything is certified only the first round stands for the seqs after it.
+	young := newLog(t, fourOne)
+	for j := range young.c.ch.N {
+		young.apply(t, young.c.freshPackage(t, j, young.nowMs))
+	}
+	good, first = young, &statement.RoundConfig{}
+	for _, k := range young.m.packages {
+		first.KeyPackages = append(first.KeyPackages, k.signed)
+	}
+	for seq, fine := range map[uint64]bool{1: true, 2: false, 1 << 60: false} {
+		forged := good.fork(t)
+		forge(forged.m, []uint64{seq}, []int64{epoch0})
+		if err := New(good.c.ch).Restore(forged.m.Snapshot()); (err == nil) != fine {
+			t.Errorf("round %d as the first: %v", seq, err)
+		}
+	}
+}
+
+// TestTheFirstRoundStays: as long as nothing is certified the first round is kept beside the newest, since by it a stranger
+// believes their seqs; then the newest that is certified.
+func TestTheFirstRoundStays(t *testing.T) {
+	l := newLog(t, options{n: 1, f: 0, nMin: 3, nMax: 6, kind: charter.KindLoRA})
+	die := func(sign bool) {
+		t.Helper()
+		l.nowMs += 60_000
+		if k := l.m.packages[0]; k == nil || l.nowMs > k.parsed.HalfMs() {
+			l.apply(t, l.c.freshPackage(t, 0, l.nowMs))
+		}
+		rc, reason := l.m.NextConfig("steps", l.now(), 1)
+		if rc == nil {
+			t.Fatal(reason)
+		}
+		l.apply(t, ProposeCommand(rc))
+		if sign {
+			l.apply(t, l.c.sign(l.m, 0, rc.ID()))
+		}
+		l.apply(t, l.c.abort(0, rc.ID()))
+		l.apply(t, l.c.vote(0, rc.ID(), statement.Dead()))
+	}
+	kept := func(want ...uint64) {
+		t.Helper()
+		for i, v := range l.m.Rounds()[:len(want)] {
+			if v.Config.Seq != want[i] {
+				t.Errorf("round %d stands where %d should", v.Config.Seq, want[i])
+			}
+		}
+		if n := len(l.m.Rounds()); n != RoundsKept {
+			t.Errorf("%d rounds are kept, limit %d", n, RoundsKept)
+		}
+		l.restart(t)
+	}
+	for range RoundsKept + 3 {
+		die(false)
+	}
+	kept(1, 5, 6)
+	if got := l.m.Certified("steps"); got != 0 {
+		t.Errorf("round %d is called certified", got)
+	}
+	die(true)
+	for range RoundsKept + 3 {
+		die(false)
+	}
+	if got := l.m.Certified("steps"); got != RoundsKept+4 {
+		t.Errorf("round %d is the newest certified, want %d", got, RoundsKept+4)
+	}
+	kept(RoundsKept+4, RoundsKept+9)
 }
 
 // TestCommands: what is no command of this version.
