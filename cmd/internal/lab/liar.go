@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -166,6 +167,19 @@ func (l *Liar) sign(rc *statement.RoundConfig, stmt string, body []byte) stateme
 		return statement.Signed{Body: body, Signature: make([]byte, identity.KeySignatureSize)}
 	}
 	return statement.SignKey(key, stmt, body)
+}
+
+// Keys is a key package of its next epoch whose life begins at any time. Nobody has the keys.
+func (l *Liar) Keys(from time.Time) *coordpb.Command {
+	f := l.seat.f
+	k := &statement.KeyPackage{Charter: f.Charter.Hash(), Member: l.seat.Index, Epoch: 1, SealKey: make([]byte, statement.SealPublicSize),
+		VoteKey: l.home.Authority.Public(), NotBeforeMs: from.UnixMilli(), NotAfterMs: from.Add(f.Charter.Timing.EpochLife.D()).UnixMilli()}
+	f.mu.Lock()
+	if _, old, ok := l.seat.view.observer.KeyPackage(l.seat.Index); ok {
+		k.Epoch = old.Epoch + 1
+	}
+	f.mu.Unlock()
+	return round.KeyPackageCommand(statement.SignMember(l.home.Identity, label.StmtKeyPackage, k.Bytes()))
 }
 
 // Config is its signature over a proposed round.
