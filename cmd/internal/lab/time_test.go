@@ -107,6 +107,7 @@ func TestTimeAfterAStandstill(t *testing.T) {
 		must(t, d.enrol())
 	}
 	must(t, f.Contribute(f.Devices...))
+	f.Advance(CloseAfter)
 	must(t, f.RunUntil("it is published", func() bool { return reached(f, next.ID, round.Published) }, 60))
 	if now, _ := f.observerRound(next.ID); now.Contributors != 3 {
 		t.Errorf("%d devices are in round %d", now.Contributors, next.Config.Seq)
