@@ -39,7 +39,7 @@ func CauseOf(err error) Cause {
 	case errors.Is(err, ErrStoreUnknown), errors.Is(err, replica.ErrNoSnapshot), errors.Is(err, replica.ErrNoLog):
 		return Cause{"log_incomplete", "a part of the raft folder is missing: its store id, its log, or the snapshot that the log goes on from; " + keepIt, rejoinFirst}
 	case errors.Is(err, ErrStateRefused), errors.Is(err, replica.ErrOldSnapshot):
-		return Cause{"state_refused", "a leader sent a state that contradicts what this member applied or signed receipts for: that leader lies, or it lost a part of its log; nothing of it was taken over",
+		return Cause{"state_refused", "a leader sent a state that contradicts what this member applied, saw certified or signed receipts for: that leader lies, or it lost a part of its log; nothing of it was taken over",
 			"compare with the other members (`ruche rounds verify --all-members`, `ruche members list`); when the others agree again, start this member; if they agree against this one, " + rejoinFirst}
 	case errors.Is(err, ErrLaterCommand):
 		return Cause{"unknown_command", "the log holds an entry that this version does not know; to skip it would make this member's state another than the others'", "install the version that the other members run, then start it"}

@@ -61,6 +61,24 @@ func TestAFollowerSaysWhoLeads(t *testing.T) {
 	})
 }
 
+func TestLeadershipGoesToWhomItIsGiven(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		for _, by := range []int{1, 2, 2} { // whoever is furthest, it is the one that is named
+			i, leader := c.leader()
+			to := (i + by) % 3
+			if err := c.members[to].TransferTo(t.Context(), c.ids[i]); !errors.Is(err, ErrNotLeader) {
+				t.Fatalf("transfer at a follower: %v", err)
+			}
+			if err := leader.TransferTo(t.Context(), c.ids[to]); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the one named leads", func() bool { return c.members[to].IsLeader() })
+			c.propose("line")
+		}
+	})
+}
+
 func TestEntriesHaveALimit(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		c := newCluster(t, 1, nil)
