@@ -141,6 +141,9 @@ func (f *Federation) judgeProposal(p *process, cmd *coordpb.Command, data []byte
 func (f *Federation) judgeEntry(h *history, data []byte, outcomes []round.Outcome) {
 	index := h.last()
 	r := h.trace.add(f.Charter, index, data, outcomes)
+	if ms := h.observer.TimeMs(); ms != h.trace.timeMs || ms > f.Now().Add(f.Charter.Timing.EpochLife.D()).UnixMilli() {
+		f.fail("entry %d: the log's time is %d, its ticks say %d; no honest member's keys reach further than a life from %d", index, ms, h.trace.timeMs, f.now.Load())
+	}
 	if r == nil {
 		return
 	}

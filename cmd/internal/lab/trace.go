@@ -84,7 +84,9 @@ func (t *trace) add(ch *charter.Charter, index uint64, data []byte, outcomes []r
 	ok := func(i int) bool { return i < len(outcomes) && outcomes[i].Code == round.OK }
 	switch c := cmd.GetCommand().(type) {
 	case *coordpb.Command_TickUnixMs:
-		t.timeMs = max(t.timeMs, c.TickUnixMs)
+		if ok(0) {
+			t.timeMs = c.TickUnixMs
+		}
 		return nil
 	case *coordpb.Command_Accepts:
 		var r *roundTrace
