@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -45,6 +46,7 @@ type LogStatus struct {
 	Committed uint64
 	Guarded   uint64    // known to be applied by this run of the member or an earlier one, durably
 	Store     string    // the id of the store that holds the log
+	Last      uint64    // the log's last entry
 	Waiting   bool      // that store has no vote (yet): the member follows, and signs nothing
 	Seats     []Seat    // the members' stores as the log has them; nil where it has none
 	Contact   time.Time // when a follower heard a leader last, zero for never; says nothing at the leader
@@ -93,6 +95,7 @@ type Member struct {
 	grudges grudges
 	lack    lack
 	opened  opened
+	read    atomic.Bool // this run has applied what the member knew before it started
 
 	mu        sync.Mutex // guards the next three; held for memory work only, never across I/O
 	machine   *round.Machine

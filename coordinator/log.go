@@ -141,7 +141,7 @@ func (l *raftLog) index(id string) int {
 // Status implements Log.
 func (l *raftLog) Status() LogStatus {
 	s := l.raft.Stats()
-	out := LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded, Contact: s.Contact,
+	out := LogStatus{Leader: l.leader(), Term: s.Term, Applied: s.Applied, Committed: s.Committed, Guarded: s.Guarded, Last: s.Last, Contact: s.Contact,
 		Store: store(l.self), Waiting: true}
 	servers, err := l.raft.Servers()
 	if err != nil || len(servers) == 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -565,3 +566,86 @@ type localLog struct{ *memoryLog }
 func (l localLog) ProposeLocal(ctx context.Context, cmd *coordpb.Command) ([]*coordpb.Outcome, error) {
 	return l.Propose(ctx, cmd)
 }
+
+// TestAMemberThatHasNotReadItsLog: started again and without a leader it has applied nothing yet, which is no reason to say
+// that there are no rounds; it says that, and how far it is, until it knows what it knew.
+func TestAMemberThatHasNotReadItsLog(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	r.contribute(v) // receipts: the guard knows how far the log was applied
+	hash := r.ch.Hash()
+	ask := func() map[string]error {
+		s, ctx := r.m.DeviceServer(), t.Context()
+		out := map[string]error{}
+		_, out["ListRounds"] = s.ListRounds(ctx, &coordpb.ListRoundsRequest{})
+		_, out["GetRound"] = s.GetRound(ctx, &coordpb.GetRoundRequest{RoundId: v.ID[:]})
+		_, out["GetReceipts"] = s.GetReceipts(ctx, &coordpb.GetReceiptsRequest{RoundId: v.ID[:], HeaderHash: hash[:]})
+		_, out["CheckIn"] = s.CheckIn(ctx, &coordpb.CheckInRequest{CharterHash: hash[:], DeviceId: hash[:], TaskId: testTask})
+		return out
+	}
+	unread := func(n int) {
+		t.Helper()
+		for call, err := range ask() {
+			if want := fmt.Sprintf("log_not_read: this member started again and has applied entry %d of %d:", n, r.log.guarded); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v", call, err)
+			}
+		}
+		list, err := r.m.DeviceServer().ListMembers(t.Context(), &coordpb.ListMembersRequest{})
+		must(t, err)
+		if at := list.GetMembers()[0].GetStanding(); at.GetApplied() != uint64(n) || at.GetReadsTo() != r.log.guarded {
+			t.Errorf("standing %v", at)
+		}
+		if s := r.m.statusFile(); s.Applied != uint64(n) || s.ReadsTo != r.log.guarded {
+			t.Errorf("status %+v", s)
+		}
+	}
+	guarded := int(r.log.guarded)
+	r.restart(0)
+	unread(0)
+	r.replay(guarded - 1)
+	unread(guarded - 1)
+	r.replay(len(r.log.entries))
+	for call, err := range ask() {
+		if call != "GetReceipts" && err != nil || call == "GetReceipts" && status.Code(err) != codes.NotFound {
+			t.Errorf("%s after the log was read: %v", call, err)
+		}
+	}
+	if s := r.m.statusFile(); s.ReadsTo != 0 || s.OpenRounds != 1 {
+		t.Errorf("status %+v", s)
+	}
+	r.log.waiting = true
+	r.restart(len(r.log.entries))
+	for call, err := range ask() {
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "log_not_read: this member's log is new") {
+			t.Errorf("%s of a member that waits to be taken in: %v", call, err)
+		}
+	}
+}
+
+// TestEntriesBeyondTheGuard: before it hears a leader, a follower that started again cannot tell which of its log's last
+// entries it had shown; once it hears one, the guard tells, and what it knew it goes on showing when the leader is lost.
+func TestEntriesBeyondTheGuard(t *testing.T) {
+	r := newRig(t)
+	l := &silent{memoryLog: r.log, status: LogStatus{Leader: -1, Last: 9, Guarded: 7, Applied: 7}}
+	r.m.log = l
+	if err := r.m.knows(); !strings.Contains(fmt.Sprint(err), "entry 7 of 9") {
+		t.Errorf("before a leader: %v", err)
+	}
+	l.status.Contact = r.now
+	if err := r.m.knows(); err != nil {
+		t.Errorf("after a leader: %v", err)
+	}
+	l.status.Contact = time.Time{}
+	if err := r.m.knows(); err != nil {
+		t.Errorf("what was read is known: %v", err)
+	}
+}
+
+// silent is a log whose member follows.
+type silent struct {
+	*memoryLog
+	status LogStatus
+}
+
+func (l *silent) Leading() bool     { return false }
+func (l *silent) Status() LogStatus { return l.status }

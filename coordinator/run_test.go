@@ -226,6 +226,30 @@ func TestConsortium(t *testing.T) {
 	if len(list.GetMembers()) != 4 {
 		t.Errorf("%d members", len(list.GetMembers()))
 	}
+	// Two of the four, started again, have no leader: raft applies nothing of their logs, and they do not say that there
+	// are no rounds. A third, and they know.
+	for i, p := range members {
+		p.end(t)
+		ended[i] = true
+	}
+	for i := range 2 {
+		members[i], ended[i] = run(t, homes[i], logs), false
+		_, err := clients[i].ListRounds(ctx, &coordpb.ListRoundsRequest{}, grpc.WaitForReady(true))
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), codeLogNotRead) {
+			t.Errorf("member %d without its log: %v", i, err)
+		}
+		if s := members[i].m.statusFile(); s.ReadsTo == 0 || s.ReadsTo <= s.Applied || s.Leader != "" {
+			t.Errorf("member %d without its log: %+v", i, s)
+		}
+	}
+	members[2], ended[2] = run(t, homes[2], logs), false
+	eventually(t, "two that are three again list the round", func() bool {
+		list, err := clients[0].ListRounds(ctx, &coordpb.ListRoundsRequest{})
+		if err == nil && (len(list.GetRounds()) == 0 || list.GetRounds()[0].GetPhase() != round.Published.String()) {
+			t.Errorf("a list that is not whole: %v", list)
+		}
+		return err == nil
+	})
 	for _, d := range devices {
 		logs.mu.Lock()
 		if strings.Contains(text.String(), d.id().String()) {

@@ -53,6 +53,9 @@ func (s *DeviceServer) CheckIn(ctx context.Context, r *coordpb.CheckInRequest) (
 	if len(r.GetRounds()) > checkInRounds {
 		return nil, status.Errorf(codes.InvalidArgument, "%d rounds asked for, limit %d", len(r.GetRounds()), checkInRounds)
 	}
+	if err := m.knows(); err != nil {
+		return nil, err
+	}
 	tick := m.ch.Timing.Tick.Milliseconds()
 	out := &coordpb.CheckInResponse{ChunkBytes: coordpb.ChunkBytesMax, Retry: &coordpb.RetryWindow{DelayMinMs: tick, DelayMaxMs: 3 * tick}}
 	m.mu.Lock()
@@ -121,6 +124,9 @@ func (s *DeviceServer) GetReceipts(ctx context.Context, r *coordpb.GetReceiptsRe
 	if err != nil {
 		return nil, err
 	}
+	if err := s.m.knows(); err != nil {
+		return nil, err
+	}
 	terms, ok := s.m.Terms(id)
 	if !ok {
 		return nil, status.Error(codes.NotFound, "the round is not in progress here")
@@ -149,6 +155,9 @@ func (s *DeviceServer) GetRound(_ context.Context, r *coordpb.GetRoundRequest) (
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "round id: %v", err)
 	}
+	if err := s.m.knows(); err != nil {
+		return nil, err
+	}
 	standing := s.m.standing()
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
@@ -162,6 +171,9 @@ func (s *DeviceServer) GetRound(_ context.Context, r *coordpb.GetRoundRequest) (
 
 // ListRounds gives a line per round, oldest first.
 func (s *DeviceServer) ListRounds(_ context.Context, r *coordpb.ListRoundsRequest) (*coordpb.ListRoundsResponse, error) {
+	if err := s.m.knows(); err != nil {
+		return nil, err
+	}
 	s.m.mu.Lock()
 	views := s.m.machine.Rounds()
 	s.m.mu.Unlock()

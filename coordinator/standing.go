@@ -1,9 +1,11 @@
 package coordinator
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 )
@@ -14,7 +16,7 @@ import (
 func (m *Member) standing() *coordpb.Standing {
 	l := m.log.Status()
 	now := m.cfg.Now()
-	out := &coordpb.Standing{Applied: l.Applied, AgeMs: -1}
+	out := &coordpb.Standing{Applied: l.Applied, AgeMs: -1, ReadsTo: m.unread(l)}
 	switch {
 	case m.log.Leading():
 		out.Leader, out.AgeMs = m.ch.Members[m.me].Name, 0
@@ -31,6 +33,38 @@ func (m *Member) standing() *coordpb.Standing {
 		out.Waits = append(out.Waits, round.ToWait(round.Wait{What: "members up", Have: alive.Size(), Need: need, Lacks: all &^ alive}))
 	}
 	return out
+}
+
+// unread is how far a member that started again has to apply its log before it knows what it knew, 0 once it has. Raft
+// applies nothing but a snapshot before a leader says what is committed, so a member without one knows of no round that
+// came since. Before a leader was heard any entry of the log may be one that was shown before the restart; afterwards the
+// guard tells.
+func (m *Member) unread(l LogStatus) uint64 {
+	if m.read.Load() {
+		return 0
+	}
+	to := l.Guarded
+	if l.Contact.IsZero() && !m.log.Leading() {
+		to = max(to, l.Last)
+	}
+	if l.Applied < to {
+		return to
+	}
+	m.read.Store(!l.Waiting)
+	return 0
+}
+
+// knows refuses a question about rounds where the answer would only say that this member has not read its log again since
+// it started, or has none yet: "no rounds" would not be true.
+func (m *Member) knows() error {
+	l := m.log.Status()
+	if to := m.unread(l); to > 0 {
+		return refusalStatus(&intake.Refusal{Code: codeLogNotRead, Detail: fmt.Sprintf("this member started again and has applied entry %d of %d: it goes on when it hears a leader; ask another", l.Applied, to)})
+	}
+	if l.Waiting && !m.read.Load() {
+		return refusalStatus(&intake.Refusal{Code: codeLogNotRead, Detail: fmt.Sprintf("this member's log is new and it has applied %d entries: the others have to take it in; ask another", l.Applied)})
+	}
+	return nil
 }
 
 // roundWaits are what the live rounds wait for, in words, for operators.

@@ -43,6 +43,7 @@ type Status struct {
 	Applied       uint64      `json:"applied"`
 	AppliedAge    float64     `json:"applied_age_seconds"` // since the last entry was applied; -1: none since the start
 	Committed     uint64      `json:"committed"`
+	ReadsTo       uint64      `json:"reads_to"` // not 0: started again and the log is not applied again so far: epoch, waits and open rounds are not known
 	Alive         []string    `json:"alive"`
 	Needed        int         `json:"needed"` // members that must be up for rounds to go on
 	Waits         []RoundWait `json:"waits"`  // what the rounds wait for
@@ -173,7 +174,7 @@ func (m *Member) statusFile() Status {
 	s, l, now := m.status(), m.log.Status(), m.cfg.Now()
 	at := s.GetStanding()
 	out := Status{Name: s.GetName(), Index: m.me, Consortium: m.ch.Consortium, Demo: m.ch.Demo, Charter: m.ch.Hash().String(),
-		Leader: at.GetLeader(), Leading: s.GetLeader(), LeaderSeconds: float64(at.GetAgeMs()) / 1000, Term: l.Term, Applied: l.Applied, Committed: l.Committed,
+		Leader: at.GetLeader(), Leading: s.GetLeader(), LeaderSeconds: float64(at.GetAgeMs()) / 1000, Term: l.Term, Applied: l.Applied, Committed: l.Committed, ReadsTo: at.GetReadsTo(),
 		Needed: m.ch.Needed(), Waits: m.roundWaits(), Epoch: s.GetEpoch(), Erased: s.GetErased(), OpenRounds: s.GetOpenRounds(),
 		Store: s.GetStoreId(), Role: s.GetRole(), Lacking: s.GetLacking(), Under: s.GetUnderReplicated(), Alarms: m.alarms.count(),
 		Written: now.UTC(), PID: os.Getpid()}

@@ -155,7 +155,9 @@ func (r *statusReport) print(w io.Writer, o *cli.Output) error {
 	t.Add("term", r.Term)
 	t.Add("committed", r.Committed)
 	applied := fmt.Sprint(r.Applied)
-	if r.AppliedAge >= 0 {
+	if r.unread() {
+		applied = o.Bad(fmt.Sprintf("%d of %d: the log is not read again yet since the start, which needs a leader", r.Applied, r.ReadsTo))
+	} else if r.AppliedAge >= 0 {
 		applied += fmt.Sprintf(", %s before", seconds(r.AppliedAge))
 	}
 	t.Add("applied", applied)
@@ -169,15 +171,22 @@ func (r *statusReport) print(w io.Writer, o *cli.Output) error {
 			t.Add("waits", fmt.Sprintf("%s/%d, %s: %s", w.Task, w.Seq, w.Phase, r.lacking(w)))
 		}
 	}
-	t.Add("epoch", fmt.Sprintf("%d, erased to %d", r.Epoch, r.Erased))
+	epoch, open := fmt.Sprintf("%d, erased to %d", r.Epoch, r.Erased), fmt.Sprint(r.OpenRounds)
+	if r.unread() {
+		epoch, open = "not known yet", "not known yet"
+	}
+	t.Add("epoch", epoch)
 	if r.Alarms > 0 {
 		t.Add("alarms", o.Bad(fmt.Sprintf("%d: see `ruche-coordinator doctor`", r.Alarms)))
 	}
-	t.Add("open rounds", r.OpenRounds)
+	t.Add("open rounds", open)
 	t.Add("log", fmt.Sprintf("%s, store %s", r.Status.Role, r.Store))
 	t.Add("copies", fmt.Sprintf("%d lacking here, %d with fewer known holders than n-f", r.Lacking, r.Under))
 	return t.Write(w, false)
 }
+
+// unread reports that the member runs and has not read its log again since it started.
+func (r *statusReport) unread() bool { return r.Condition == running && r.ReadsTo > 0 }
 
 // lacking is what a round waits for, and why each missing word is missing.
 func (r *statusReport) lacking(w coordinator.RoundWait) string {

@@ -121,8 +121,14 @@ func askOne[T any](ctx context.Context, k *consortium, member int, f func(contex
 	if ok && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "pinned peer") {
 		return v, &cli.Error{Code: cli.Connect, Word: "wrong_peer", Hint: "the address answers with another key than the charter's: check the address, then the charter", Err: err}
 	}
+	if ok && s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), wordNotRead+":") {
+		return v, &cli.Error{Code: cli.Connect, Word: wordNotRead, Hint: "`ruche members list` shows who is up; rounds are known again as soon as enough members are", Err: err}
+	}
 	return v, err
 }
+
+// wordNotRead is what a member answers that has started again and does not know yet what it knew before.
+const wordNotRead = "log_not_read"
 
 // said is what a member answered, without gRPC's wrapping.
 type said struct{ s *status.Status }
@@ -146,7 +152,7 @@ func ask[T any](ctx context.Context, k *consortium, f func(context.Context, coor
 		return v, k.only, err
 	}
 	var zero T
-	var refused, unreachable error // the first of each kind
+	var refused, unread, unreachable error // the first of each kind
 	for i := range k.clients {
 		v, err := askOne(ctx, k, i, f)
 		if err == nil {
@@ -159,12 +165,17 @@ func ask[T any](ctx context.Context, k *consortium, f func(context.Context, coor
 			return zero, i, err // another member would say the same
 		} else if e.Code == cli.Failed && refused == nil {
 			refused = err
+		} else if e.Word == wordNotRead && unread == nil {
+			unread = err
 		} else if unreachable == nil {
 			unreachable = err
 		}
 	}
 	if refused != nil {
 		return zero, -1, refused
+	}
+	if unread != nil {
+		return zero, -1, fmt.Errorf("no member that answers knows of rounds now: %w", unread)
 	}
 	return zero, -1, fmt.Errorf("no member answers: %w", unreachable)
 }

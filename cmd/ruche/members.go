@@ -28,6 +28,7 @@ type memberLine struct {
 	Term       uint64       `json:"term"`
 	Committed  uint64       `json:"committed"`
 	Applied    uint64       `json:"applied"`
+	ReadsTo    uint64       `json:"reads_to"` // not 0: it started again and has not applied its log again so far; the rest is not known there yet
 	Epoch      uint64       `json:"epoch"`
 	Erased     uint64       `json:"erased"`            // highest epoch whose keys this member said it erased
 	Hears      string       `json:"hears"`             // the leader that it hears; empty: nobody
@@ -156,6 +157,7 @@ func (l *memberLine) fill(ch *charter.Charter, s *coordpb.MemberStatus) {
 	}
 	l.Epoch, l.Erased, l.OpenRounds, l.Reachable = s.GetEpoch(), s.GetErased(), s.GetOpenRounds(), s.GetReachable()
 	l.Hears, l.HeardAge, l.Waits = s.GetStanding().GetLeader(), heardAge(s.GetStanding()), reportWaits(ch, s.GetStanding().GetWaits())
+	l.ReadsTo = s.GetStanding().GetReadsTo()
 	l.note = standingNote(ch, l.Index, s.GetStanding())
 }
 
@@ -166,7 +168,11 @@ func membersTable(lines []memberLine) *cli.Table {
 			t.Add(l.Index, l.Name, l.Role, "", "", "", "", "", "", "", "no")
 			continue
 		}
-		t.Add(l.Index, l.Name, l.Role, yesNo(l.Leader), fmt.Sprint(l.Term), l.Committed, l.Applied, l.Epoch, l.Erased, l.Hears, "yes")
+		epoch, erased := fmt.Sprint(l.Epoch), fmt.Sprint(l.Erased)
+		if l.ReadsTo > 0 {
+			epoch, erased = "", ""
+		}
+		t.Add(l.Index, l.Name, l.Role, yesNo(l.Leader), fmt.Sprint(l.Term), l.Committed, l.Applied, epoch, erased, l.Hears, "yes")
 	}
 	return t
 }

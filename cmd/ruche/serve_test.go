@@ -220,6 +220,32 @@ func TestAMemberWithoutLeaderSaysSo(t *testing.T) {
 	}
 }
 
+// TestMembersThatHaveNotReadTheirLogs: one that started again and knows nothing yet is passed over; where no other is left
+// the answer is that, and never an empty list.
+func TestMembersThatHaveNotReadTheirLogs(t *testing.T) {
+	s := serve(t, 2)
+	one := s.publish(1, nil)
+	s.show(one)
+	s.servants[0].fail = status.Error(codes.Unavailable, "log_not_read: this member started again and has applied entry 0 of 41: it goes on when it hears a leader; ask another")
+	code, out, errs := s.ruche("rounds", "list", "--no-headers")
+	if code != 0 || !strings.HasPrefix(out, one.id.String()) {
+		t.Errorf("with one that knows: exit %d\n%s%s", code, out, errs)
+	}
+	s.servants[1].fail = s.servants[0].fail
+	for _, args := range [][]string{{"rounds", "list"}, {"rounds", "show", "commons/1"}, {"rounds", "list", "--member", "org-1"}, {"adapters", "list"}} {
+		code, out, errs = s.ruche(args...)
+		if code != int(cli.Connect) || out != "" || !strings.Contains(errs, "has applied entry 0 of 41") || !strings.Contains(errs, "ruche members list") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+	s.servants[0].fail = nil
+	s.servants[0].status[0].Standing = &coordpb.Standing{AgeMs: -1, ReadsTo: 41}
+	code, out, errs = s.ruche("members", "list", "--no-headers")
+	if code != 0 || !strings.Contains(errs, "org-0 started again and has not read its log yet (entry 0 of 41)") || !strings.Contains(out, "40          40        -       -") && !strings.Contains(out, "40   40   -   -") {
+		t.Errorf("members list: exit %d\n%s%s", code, out, errs)
+	}
+}
+
 func TestVerifyAllMembersFindsTheOneThatLies(t *testing.T) {
 	s := serve(t, 3)
 	one := s.publish(1, nil)

@@ -43,14 +43,19 @@ func heardAge(s *coordpb.Standing) float64 {
 
 // standingNote says in one line what an answer is worth, where it is not what it seems.
 func standingNote(ch *charter.Charter, member int, s *coordpb.Standing) string {
-	if !alone(s) {
+	to := s.GetReadsTo()
+	if !alone(s) && to == 0 {
 		return ""
 	}
 	since := "since its start"
 	if age := heardAge(s); age >= 0 {
 		since = "for " + cli.Age(time.Duration(age*float64(time.Second)))
 	}
-	note := fmt.Sprintf("%s has heard no leader %s: what it shows is as of then (entry %d)", ch.Members[member].Name, since, s.GetApplied())
+	name := ch.Members[member].Name
+	note := fmt.Sprintf("%s has heard no leader %s: what it shows is as of then (entry %d)", name, since, s.GetApplied())
+	if to > 0 {
+		note = fmt.Sprintf("%s started again and has not read its log yet (entry %d of %d): of rounds it knows nothing", name, s.GetApplied(), to)
+	}
 	for _, w := range waitLines(ch, s.GetWaits()) {
 		note += "; waits: " + w
 	}

@@ -500,10 +500,11 @@ func (x *Wait) GetLacks() []uint32 {
 // Standing says how much the rest of an answer is worth: a member without a leader shows what it knew last.
 type Standing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`             // whom this member hears as the leader, empty if nobody
-	AgeMs         int64                  `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // since it last heard a leader, or a majority as the leader; -1: never since its start
-	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`          // index of the last entry applied
-	Waits         []*Wait                `protobuf:"bytes,4,rep,name=waits,proto3" json:"waits,omitempty"`               // what keeps the consortium from working at all
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`                   // whom this member hears as the leader, empty if nobody
+	AgeMs         int64                  `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`       // since it last heard a leader, or a majority as the leader; -1: never since its start
+	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`                // index of the last entry applied
+	Waits         []*Wait                `protobuf:"bytes,4,rep,name=waits,proto3" json:"waits,omitempty"`                     // what keeps the consortium from working at all
+	ReadsTo       uint64                 `protobuf:"varint,5,opt,name=reads_to,json=readsTo,proto3" json:"reads_to,omitempty"` // not 0: started again, and its log is not applied again so far: nothing is known of rounds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +565,13 @@ func (x *Standing) GetWaits() []*Wait {
 		return x.Waits
 	}
 	return nil
+}
+
+func (x *Standing) GetReadsTo() uint64 {
+	if x != nil {
+		return x.ReadsTo
+	}
+	return 0
 }
 
 // MemberStatement is one member's signed statement.
@@ -2665,12 +2673,13 @@ const file_coordinator_coordpb_coordinator_proto_rawDesc = "" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
 	"\x04have\x18\x02 \x01(\rR\x04have\x12\x12\n" +
 	"\x04need\x18\x03 \x01(\rR\x04need\x12\x14\n" +
-	"\x05lacks\x18\x04 \x03(\rR\x05lacks\"\x85\x01\n" +
+	"\x05lacks\x18\x04 \x03(\rR\x05lacks\"\xa0\x01\n" +
 	"\bStanding\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x15\n" +
 	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x04R\aapplied\x120\n" +
-	"\x05waits\x18\x04 \x03(\v2\x1a.ruche.coordinator.v1.WaitR\x05waits\"e\n" +
+	"\x05waits\x18\x04 \x03(\v2\x1a.ruche.coordinator.v1.WaitR\x05waits\x12\x19\n" +
+	"\breads_to\x18\x05 \x01(\x04R\areadsTo\"e\n" +
 	"\x0fMemberStatement\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\rR\x06member\x12:\n" +
 	"\tstatement\x18\x02 \x01(\v2\x1c.ruche.coordinator.v1.SignedR\tstatement\":\n" +

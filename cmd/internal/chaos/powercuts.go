@@ -236,7 +236,7 @@ func answers(ctx context.Context, c *consortium.Consortium, member int) error {
 	deadline := time.Now().Add(returnWait)
 	for {
 		call, cancel := context.WithTimeout(ctx, askWait)
-		_, err := c.Clients[member].ListRounds(call, &coordpb.ListRoundsRequest{})
+		_, err := c.Clients[member].ListMembers(call, &coordpb.ListMembersRequest{}) // of rounds it may know nothing yet
 		cancel()
 		if err == nil {
 			return nil
