@@ -98,11 +98,12 @@ func TestNothingLeavesUnderAnExpiredRecord(t *testing.T) {
 	v := r.until(round.Revealed)
 	reveal, err := statement.ParseReveal(v.Reveals[0].Statement.Body)
 	must(t, err)
-	must(t, r.m.mayServe(v.ID, reveal.SumY))
+	_, err = r.m.mayServe(v.ID, reveal.SumY)
+	must(t, err)
 	e, err := r.m.listed(v.Config)
 	must(t, err)
 	must(t, e.RecordExpired(v.ID))
-	if err := r.m.mayServe(v.ID, reveal.SumY); status.Code(err) != codes.FailedPrecondition {
+	if _, err := r.m.mayServe(v.ID, reveal.SumY); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("served: %v", err)
 	}
 }

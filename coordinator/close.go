@@ -103,11 +103,16 @@ func (m *Member) judge(ctx context.Context, e *epoch.Epoch, terms intake.Terms, 
 // have decided a set it never changes, and a copy that rotted unseen on every disk would hold the round up for ever
 // (coordinator design, 4.3, bit rot). A damaged copy is dropped and pulled again.
 func (m *Member) sound(ctx context.Context, v round.View, k round.Candidate) (*intake.Contribution, error) {
+	return m.checked(ctx, v, k, m.shelf.Verify)
+}
+
+// checked obtains a candidate whose y passes a check.
+func (m *Member) checked(ctx context.Context, v round.View, k round.Candidate, check func(*intake.Contribution) error) (*intake.Contribution, error) {
 	c, err := m.obtain(ctx, v, k)
 	if err != nil {
 		return nil, err
 	}
-	if err = m.shelf.Verify(c); err == nil {
+	if err = check(c); err == nil {
 		return c, nil
 	}
 	m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
@@ -151,6 +156,17 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 		err = &unaskedError{err}
 	}
 	return nil, err
+}
+
+// wholeCopy reads a contribution that is about to leave to its end; its head is whole, or it would not have been loaded.
+// What rotted is dropped; the Accept's holders have it.
+func (m *Member) wholeCopy(c *intake.Contribution) error {
+	err := m.shelf.Verify(c)
+	if err != nil {
+		m.cfg.Logger.Error("a contribution that was asked for is damaged on disk", "error", err)
+		err = errors.Join(err, m.shelf.Drop(c))
+	}
+	return err
 }
 
 // unreached reports whether a call never came to its member, as far as one can tell: what it holds is not known.
@@ -299,7 +315,7 @@ func (m *Member) Receipt(ctx context.Context, id, header label.Hash) (*coordpb.M
 	if err != nil {
 		return nil, err
 	}
-	if _, err := m.obtain(ctx, v, k); err != nil {
+	if _, err := m.checked(ctx, v, k, m.shelf.Sure); err != nil { // what an earlier run left is read before it is vouched for
 		return nil, err
 	}
 	if err := m.log.EnsureApplied(index); err != nil {

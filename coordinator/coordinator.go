@@ -110,6 +110,7 @@ type Member struct {
 	witnessed   uint64                     // applied index at the last look for own words in the log
 	guarded     time.Time                  // when that index was last made durable
 	followLater time.Time                  // a published state that is not here is not to be asked for before
+	foldLater   time.Time                  // a revealed sum that is gone is not to be folded again before
 	swept       time.Time                  // when parts of uploads were last expired
 	strange     map[label.Hash]time.Time   // rounds with files here that the state does not know, and since when
 
@@ -343,6 +344,7 @@ func (m *Member) duties(ctx context.Context) bool {
 		open[e] = now.Add(wait)
 	}
 	m.later = open
+	m.keepRevealed(ctx)
 	did = m.followPublished(ctx) || did
 	m.tidy()
 	return did

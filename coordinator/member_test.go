@@ -281,7 +281,7 @@ func TestMayServe(t *testing.T) {
 	r := newRig(t)
 	v := r.until(round.Open)
 	r.contribute(v)
-	code := func(id, hash label.Hash) codes.Code { return status.Code(r.m.mayServe(id, hash)) }
+	code := func(id, hash label.Hash) codes.Code { _, err := r.m.mayServe(id, hash); return status.Code(err) }
 	some := label.Sum(label.TagSum, []byte("x"))
 	if c := code(label.Hash{1}, some); c != codes.NotFound {
 		t.Errorf("unknown round: %v", c)

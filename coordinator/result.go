@@ -198,8 +198,8 @@ func (m *Member) fetchModel(ctx context.Context, member int, hash label.Hash, li
 func (m *Member) keepModel(model layout.Model) error {
 	b := model.Canonical()
 	h := model.Hash()
-	if m.results.Has(modelsGroup, h) {
-		return nil
+	if kept, err := m.kept(m.results, modelsGroup, h, label.TagModel); kept || err != nil {
+		return err
 	}
 	return fault.Step("model", m.cfg.Home.Dir, func() error { return m.results.Put(modelsGroup, h, label.TagModel, b) })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 	"slices"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/blob"
 	"github.com/ruche-federation/ruche/storage/fault"
 )
 
@@ -195,48 +197,95 @@ func (m *Member) dropped(c *intake.Contribution, damage error) error {
 func (m *Member) keepVector(id label.Hash, tag string, v []uint32) (label.Hash, error) {
 	b := committee.VectorBytes(v)
 	h := label.Sum(tag, b)
-	if m.sums.Has(id.String(), h) {
-		return h, nil
+	if kept, err := m.kept(m.sums, id.String(), h, tag); kept || err != nil {
+		return h, err
 	}
 	return h, fault.Step("sum", m.cfg.Home.Dir, func() error { return m.sums.Put(id.String(), h, tag, b) })
 }
 
-// mayServe decides whether a vector may leave this member: only one that its own signed Reveal in the log names, under a
-// reveal record, and never after an expired record or a certified death (SA 2.3, Reveal; 2.4).
-func (m *Member) mayServe(id, hash label.Hash) error {
+// kept reports whether a blob that this member is about to sign for is here from an earlier try, whole. What rotted since
+// is set aside, so that it is written again.
+func (m *Member) kept(s *blob.Store, group string, h label.Hash, tag string) (bool, error) {
+	f, _, err := s.OpenChecked(group, h, tag)
+	switch {
+	case err == nil:
+		return true, f.Close()
+	case errors.As(err, new(*blob.DigestError)):
+		m.cfg.Logger.Error("a file of an earlier try is damaged on disk; it is written again", "error", err)
+		return false, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, err
+}
+
+// keepRevealed folds again what this member revealed and has lost since, as long as the round may ask for it: a sum that
+// rotted was set aside when it was read.
+func (m *Member) keepRevealed(ctx context.Context) {
+	now := m.cfg.Now()
+	if now.Before(m.foldLater) {
+		return
+	}
 	m.mu.Lock()
-	v, ok := m.machine.Round(id)
+	views := m.machine.Rounds()
 	m.mu.Unlock()
-	if !ok {
-		return status.Error(codes.NotFound, "no such round is kept here")
+	for _, v := range views {
+		if v.Phase != round.Sealed && v.Phase != round.Revealed {
+			continue
+		}
+		lost := false
+		for h := range m.revealed(v) {
+			lost = lost || !m.sums.Has(v.ID.String(), h)
+		}
+		if !lost {
+			continue
+		}
+		if _, err := m.signReveal(ctx, v); err != nil && ctx.Err() == nil {
+			m.cfg.Logger.Error("a sum that this member revealed is gone and could not be folded again", "round", v.ID.String(), "error", err)
+		}
+		m.foldLater = now.Add(retryDuty)
 	}
-	if v.Phase == round.Dead || v.Foreign {
-		return status.Error(codes.FailedPrecondition, "the round is dead or in dispute: nothing of it leaves this member any more")
-	}
-	e, err := m.listed(v.Config)
-	if err != nil {
-		return status.Error(codes.FailedPrecondition, "this member has no keys for the round any more")
-	}
-	value, revealed := e.Revealed(id)
-	if !revealed || value != v.Decision || e.Expired(id) {
-		return status.Error(codes.FailedPrecondition, "this member has not revealed the round")
-	}
+}
+
+// revealed are the vectors that this member's own Reveal in the log names, and which kind each is.
+func (m *Member) revealed(v round.View) map[label.Hash]string {
+	out := map[label.Hash]string{}
 	for _, s := range v.Reveals {
 		if s.Member != m.me {
 			continue
 		}
-		r, err := statement.ParseReveal(s.Statement.Body)
-		if err != nil || r.Set != value {
-			break
-		}
-		if r.SumY == hash {
-			return nil
-		}
-		for _, t := range r.TSums {
-			if t.Hash == hash {
-				return nil
+		if r, err := statement.ParseReveal(s.Statement.Body); err == nil && r.Set == v.Decision {
+			out[r.SumY] = label.TagSum
+			for _, t := range r.TSums {
+				out[t.Hash] = label.TagTSum
 			}
 		}
 	}
-	return status.Error(codes.NotFound, "this member's reveal names no such vector")
+	return out
+}
+
+// mayServe decides whether a vector may leave this member: only one that its own signed Reveal in the log names, under a
+// reveal record, and never after an expired record or a certified death (SA 2.3, Reveal; 2.4).
+func (m *Member) mayServe(id, hash label.Hash) (tag string, err error) {
+	m.mu.Lock()
+	v, ok := m.machine.Round(id)
+	m.mu.Unlock()
+	if !ok {
+		return "", status.Error(codes.NotFound, "no such round is kept here")
+	}
+	if v.Phase == round.Dead || v.Foreign {
+		return "", status.Error(codes.FailedPrecondition, "the round is dead or in dispute: nothing of it leaves this member any more")
+	}
+	e, err := m.listed(v.Config)
+	if err != nil {
+		return "", status.Error(codes.FailedPrecondition, "this member has no keys for the round any more")
+	}
+	value, revealed := e.Revealed(id)
+	if !revealed || value != v.Decision || e.Expired(id) {
+		return "", status.Error(codes.FailedPrecondition, "this member has not revealed the round")
+	}
+	if tag, ok := m.revealed(v)[hash]; ok { // of the recorded value: it is the decision
+		return tag, nil
+	}
+	return "", status.Error(codes.NotFound, "this member's reveal names no such vector")
 }

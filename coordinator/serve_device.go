@@ -17,6 +17,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/blob"
 )
 
 var errOtherCharter = status.Error(codes.FailedPrecondition, "this member runs under another charter than yours: fetch the consortium's current charter file")
@@ -290,7 +291,11 @@ func (m *Member) sendModel(r *coordpb.GetAdapterRequest, send func(*coordpb.Chun
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "model hash: %v", err)
 	}
-	f, size, err := m.results.Open(modelsGroup, hash)
+	f, size, err := m.results.OpenChecked(modelsGroup, hash, label.TagModel)
+	if errors.As(err, new(*blob.DigestError)) {
+		m.cfg.Logger.Error("a state on disk is damaged; it is set aside", "error", err)
+		err = fs.ErrNotExist
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return status.Error(codes.NotFound, "no such state is kept here")
 	}

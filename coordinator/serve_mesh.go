@@ -10,6 +10,7 @@ import (
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/storage/blob"
 )
 
 // MeshServer is what members offer each other. The mesh authenticates members; what they send is checked all the same.
@@ -86,6 +87,9 @@ func (s *MeshServer) FetchContribution(r *coordpb.GetReceiptsRequest, stream grp
 		return err
 	}
 	c, err := s.m.shelf.Load(id, header)
+	if err == nil {
+		err = s.m.wholeCopy(c)
+	}
 	if err != nil {
 		return status.Error(codes.NotFound, "no such contribution is here")
 	}
@@ -104,17 +108,21 @@ func (s *MeshServer) FetchSum(r *coordpb.FetchSumRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
-	if err := s.m.mayServe(id, hash); err != nil {
+	tag, err := s.m.mayServe(id, hash)
+	if err != nil {
 		return err
 	}
-	f, _, err := s.m.sums.Open(id.String(), hash)
+	f, _, err := s.m.sums.OpenChecked(id.String(), hash, tag)
+	if errors.As(err, new(*blob.DigestError)) {
+		s.m.cfg.Logger.Error("a revealed sum is damaged on disk; it is set aside, and folded again", "error", err)
+	}
 	if err != nil {
 		return status.Error(codes.NotFound, "the vector is not here")
 	}
 	defer f.Close()
 	send := pacedSend(stream.Send)
 	return coordpb.SendChunks(f, 0, func(c *coordpb.Chunk) error {
-		if err := s.m.mayServe(id, hash); err != nil { // it may have expired since the chunk before
+		if _, err := s.m.mayServe(id, hash); err != nil { // it may have expired since the chunk before
 			return err
 		}
 		return send(c)

@@ -27,8 +27,11 @@ type Shelf struct {
 	heads    string      // heads/<round>/<H(header)>
 	keepFree uint64      // bytes that contributions leave free: the log and the votes need them
 
+	checking sync.Mutex // one copy at a time is hashed before it is believed, or dropped
+
 	mu     sync.Mutex // guards what follows
 	unsure map[place]int
+	hashed map[place]bool
 	parts  map[place]int64
 	begun  map[label.Hash]map[label.Hash][]label.Hash
 }
@@ -36,6 +39,7 @@ type Shelf struct {
 // place is where a contribution lies.
 //
 // In Shelf's maps: unsure counts who is writing the head there now, or failed to, so that its name says nothing yet;
+// hashed has those whose y this process has hashed as it came, or compared with its checksum on the disk;
 // parts has how much of y is here of an upload that broke off; begun has the headers that each device began in a round,
 // in this process.
 type place struct{ round, header label.Hash }
@@ -51,7 +55,7 @@ func OpenShelf(dir string, keepFree uint64) (*Shelf, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Shelf{blobs: blobs, heads: heads, keepFree: keepFree, unsure: map[place]int{}, parts: map[place]int64{}, begun: map[label.Hash]map[label.Hash][]label.Hash{}}
+	s := &Shelf{blobs: blobs, heads: heads, keepFree: keepFree, unsure: map[place]int{}, hashed: map[place]bool{}, parts: map[place]int64{}, begun: map[label.Hash]map[label.Hash][]label.Hash{}}
 	if err := s.syncHeads(); err != nil {
 		return nil, errors.Join(err, blobs.Close())
 	}
@@ -115,9 +119,10 @@ func (s *Shelf) Load(round, header label.Hash) (*Contribution, error) {
 	return c, nil
 }
 
-// Offset is how much of y is here: all of it, what an upload that broke off has left, or nothing.
+// Offset is how much of y is here: all of it, what an upload that broke off has left, or nothing. A copy that an earlier
+// process left is read once: if it rotted it is not here.
 func (s *Shelf) Offset(round, header label.Hash) (offset int64, complete bool, err error) {
-	c, err := s.Load(round, header)
+	c, err := s.found(round, header)
 	if err == nil {
 		return c.YBytes(), true, nil
 	}
@@ -192,11 +197,44 @@ func (s *Shelf) Verify(c *Contribution) error {
 	}
 }
 
+// Sure verifies a contribution that this process has not read yet. What an earlier one left may have rotted since, and
+// nothing is said of it unread.
+func (s *Shelf) Sure(c *Contribution) error {
+	p := place{c.Header.Round, c.Hash}
+	s.mu.Lock()
+	sure := s.hashed[p]
+	s.mu.Unlock()
+	if sure {
+		return nil
+	}
+	if err := s.Verify(c); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hashed[p] = true
+	return nil
+}
+
+// found is Load of a contribution that this process is sure of. One that rotted is dropped, and is fs.ErrNotExist.
+func (s *Shelf) found(round, header label.Hash) (*Contribution, error) {
+	s.checking.Lock()
+	defer s.checking.Unlock()
+	c, err := s.Load(round, header)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Sure(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", fs.ErrNotExist, err), s.drop(c))
+	}
+	return c, nil
+}
+
 // Receive takes y chunk by chunk and returns when the contribution is whole on disk: y, then the head, each with its
 // folder. Chunks that lie before what is already here are skipped, so a resumed and a repeated upload are one thing.
 func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coordpb.Chunk, error)) error {
 	group := c.Header.Round.String()
-	if s.Has(c.Header.Round, c.Hash) {
+	if _, err := s.found(c.Header.Round, c.Hash); err == nil {
 		return nil
 	}
 	if err := s.begin(c); err != nil {
@@ -212,7 +250,13 @@ func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coor
 	if err != nil {
 		return storeError(err)
 	}
-	return storeError(s.writeHead(c, yCRC))
+	if err := s.writeHead(c, yCRC); err != nil {
+		return storeError(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hashed[place{c.Header.Round, c.Hash}] = true
+	return nil
 }
 
 // checksum is the CRC32C of a y that is here, once its hash is compared.
@@ -382,6 +426,15 @@ func (s *Shelf) Send(c *Contribution, offset uint64, send func(*coordpb.Chunk) e
 
 // Drop removes a contribution that turned out to be corrupt, so that it is pulled again.
 func (s *Shelf) Drop(c *Contribution) error {
+	s.checking.Lock()
+	defer s.checking.Unlock()
+	return s.drop(c)
+}
+
+func (s *Shelf) drop(c *Contribution) error {
+	s.mu.Lock()
+	delete(s.hashed, place{c.Header.Round, c.Hash})
+	s.mu.Unlock()
 	if err := os.Remove(s.headPath(place{c.Header.Round, c.Hash})); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -395,6 +448,11 @@ func (s *Shelf) RemoveRound(round label.Hash) error {
 	for p := range s.parts {
 		if p.round == round {
 			delete(s.parts, p)
+		}
+	}
+	for p := range s.hashed {
+		if p.round == round {
+			delete(s.hashed, p)
 		}
 	}
 	s.mu.Unlock()

@@ -210,6 +210,31 @@ func (s *Store) Read(group string, digest label.Hash, tag string) ([]byte, error
 	return b, nil
 }
 
+// OpenChecked is Open of content whose digest was checked just now, as Read checks it, without holding it in memory.
+func (s *Store) OpenChecked(group string, digest label.Hash, tag string) (_ io.ReadSeekCloser, size int64, err error) {
+	f, size, err := s.Open(group, digest)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	path, _ := s.path(group, digest)
+	h := label.New(tag)
+	if _, err := io.Copy(h, f); err != nil {
+		return nil, 0, fmt.Errorf("blob %s: %w", path, err)
+	}
+	if got := label.Hash(h.Sum(nil)); got != digest {
+		return nil, 0, errors.Join(&DigestError{path, digest, got}, s.quarantine(path))
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, 0, fmt.Errorf("blob %s: %w", path, err)
+	}
+	return f, size, nil
+}
+
 // quarantine takes a damaged blob out of the way; a later one of the same name replaces it there.
 func (s *Store) quarantine(path string) error {
 	if err := s.sys.rename(path, path+badSuffix); err != nil {
