@@ -38,14 +38,19 @@ func must(t testing.TB, err error) {
 
 const testTask = "mean"
 
-// newHomes holds the key ceremony of n members over a small task; addresses are free ports of this machine.
+// newHomes holds the key ceremony of n members over a small task, published once; addresses are free ports of this machine.
 func newHomes(t testing.TB, n, f int, every time.Duration) []*Home {
+	t.Helper()
+	return newHomesOver(t, n, f, every, "once")
+}
+
+func newHomesOver(t testing.TB, n, f int, every time.Duration, window string) []*Home {
 	t.Helper()
 	task := charter.NewTask(testTask, charter.KindVector)
 	var err error
 	task.Layout, err = layout.Vector("mean", 200, nil)
 	must(t, err)
-	task.Window = "once"
+	task.Window = window
 	task.InitSeed = label.Sum(label.TagTask, []byte("test"))
 	task.Encoding = charter.Encoding{CReal: 4, C: 2253}
 	task.Cohort = charter.Cohort{NMin: 3, NMax: 3}
@@ -116,7 +121,12 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, home: newHomes(t, 1, 0, time.Minute)[0], logs: new(bytes.Buffer), now: time.UnixMilli(1_800_000_000_000), log: &memoryLog{}}
+	return newRigOver(t, "once")
+}
+
+func newRigOver(t testing.TB, window string) *rig {
+	t.Helper()
+	r := &rig{t: t, home: newHomesOver(t, 1, 0, time.Minute, window)[0], logs: new(bytes.Buffer), now: time.UnixMilli(1_800_000_000_000), log: &memoryLog{}}
 	var err error
 	r.ch, _, err = r.home.Charter()
 	must(t, err)

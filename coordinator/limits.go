@@ -17,6 +17,7 @@ const (
 	guardEvery    = time.Second            // the applied index is made durable this often, besides before every receipt and ack
 	keepFree      = 128 << 20              // bytes that contributions leave free on their file system: the log stops below 32 MiB
 	partFor       = time.Hour              // what is left of an upload that broke off
+	statesKept    = 16                     // published states of a task that anybody may ask for; what open rounds start from stays besides
 	sweepEvery    = 5 * time.Minute
 	strangeFor    = 48 * time.Hour // of a round that the log does not know (any more): no round lives that long
 	repairEvery   = time.Second

@@ -1,12 +1,14 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +27,7 @@ import (
 	"github.com/ruche-federation/ruche/storage/fault"
 )
 
-// modelsGroup holds every published state.
+// modelsGroup holds the published states.
 const modelsGroup = "models"
 
 // signResult opens the sum from vectors that f+1 members signed the same hash of, derives the next state, and signs both
@@ -294,16 +296,54 @@ func (m *Member) tidyDerived(now time.Time) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// tidyStates removes the states that nobody needs any more: the log knows what published them, and statesKept newer ones of
+// the task are published. What a round that has not ended starts from, or published, stays whatever its age. One that the
+// log does not name may be of a round that it has yet to apply, and goes after strangeFor.
+func (m *Member) tidyStates(now time.Time) error {
+	list, err := m.results.List(modelsGroup)
+	if err != nil {
+		return err
+	}
+	published, needed := map[label.Hash]bool{}, map[label.Hash]bool{}
+	newer := map[string]int{}
+	m.mu.Lock()
+	rounds := m.machine.Rounds()
+	m.mu.Unlock()
+	slices.SortFunc(rounds, func(a, b round.View) int { return cmp.Compare(b.Config.Seq, a.Config.Seq) })
+	for _, v := range rounds {
+		if !v.Phase.Terminal() || v.Newest {
+			needed[v.Config.Start.Model] = true
+		}
+		if v.Result == nil {
+			continue
+		}
+		published[v.Result.Model] = true
+		if n := newer[v.Config.Task]; n < statesKept || !v.Phase.Terminal() {
+			needed[v.Result.Model] = true
+		}
+		newer[v.Config.Task]++
+	}
+	var errs []error
+	for _, i := range list {
+		if needed[i.Digest] || !published[i.Digest] && now.Sub(i.Modified) < strangeFor {
+			continue
+		}
+		errs = append(errs, m.results.Remove(modelsGroup, i.Digest))
+	}
+	_, err = m.results.ExpireParts(now, partFor)
+	return errors.Join(append(errs, err)...)
+}
+
 // tidy removes what no one needs any more: contributions, sums and receipts of rounds that have ended, parts of uploads
-// that broke off. Published states stay.
+// that broke off, old states.
 func (m *Member) tidy() {
 	if now := time.Now(); now.Sub(m.swept) >= sweepEvery { // files carry the system's time
 		m.swept = now
 		if n, err := m.shelf.ExpireParts(now, partFor); err != nil || n > 0 {
 			m.cfg.Logger.Info("parts of uploads that broke off are removed", "parts", n, "error", err)
 		}
-		if err := m.tidyDerived(now); err != nil {
-			m.cfg.Logger.Error("removing old notes failed; it is tried again", "error", err)
+		if err := errors.Join(m.tidyDerived(now), m.tidyStates(now)); err != nil {
+			m.cfg.Logger.Error("removing old notes and states failed; it is tried again", "error", err)
 		}
 	}
 	ids, err := m.shelf.Rounds()

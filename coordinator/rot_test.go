@@ -184,3 +184,37 @@ func TestNothingRottenLeaves(t *testing.T) {
 		t.Errorf("%d bytes of a rotten state leave, %v", len(b), err)
 	}
 }
+
+// TestOldStatesGo: after more rounds than states are kept the oldest go, and what the log does not name yet stays.
+func TestOldStatesGo(t *testing.T) {
+	r := newRigOver(t, "1m")
+	var published []label.Hash
+	for range statesKept + 2 {
+		r.now = r.now.Add(time.Minute)
+		r.contribute(r.until(round.Open))
+		published = append(published, r.until(round.Published).Result.Model)
+	}
+	junk := func(text string, age time.Duration) label.Hash {
+		h := label.Sum(label.TagModel, []byte(text))
+		must(t, r.m.results.Put(modelsGroup, h, label.TagModel, []byte(text)))
+		at := time.Now().Add(-age)
+		must(t, os.Chtimes(filepath.Join(r.home.Dir, "results", modelsGroup, h.String()), at, at))
+		return h
+	}
+	fresh, old := junk("of a round that is yet to be applied", time.Hour), junk("of none", strangeFor+time.Hour)
+	r.now = r.now.Add(time.Minute)
+	r.until(round.Open)
+	r.m.swept = time.Time{}
+	r.m.tidy()
+	for i, h := range published {
+		if got := r.m.results.Has(modelsGroup, h); got != (i >= 2) {
+			t.Errorf("state %d of %d is kept: %v", i+1, len(published), got)
+		}
+	}
+	if a, b := r.m.results.Has(modelsGroup, fresh), r.m.results.Has(modelsGroup, old); !a || b {
+		t.Errorf("a state that the log does not name yet is kept: %v; one that nobody knows: %v", a, b)
+	}
+	if _, err := r.fetchState(published[0]); status.Code(err) != codes.NotFound {
+		t.Errorf("asked for one that is gone: %v", err)
+	}
+}

@@ -40,7 +40,7 @@ type adapterLine struct {
 
 func listAdaptersCommand() *urfave.Command {
 	return &urfave.Command{
-		Name: "list", Usage: "every published state and its round, oldest first",
+		Name: "list", Usage: "every published state and its round, oldest first; members keep the bytes of the newest",
 		Flags: []urfave.Flag{&urfave.StringFlag{Name: "task", Usage: "of this `TASK` only"}},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c, 0, 0, "[--task TASK]"); err != nil {
@@ -159,7 +159,7 @@ func verifiedState(ctx context.Context, k *consortium, name string) (*exported, 
 		}
 	}
 	if state == nil && a.result != nil {
-		return nil, cli.Fail("not_found", "ask another member (--member)", "state %s of round %s is not kept here", a.result.Model, id)
+		return nil, cli.Fail("not_found", "members keep the newest states of a task only: take a later --round; with --member, ask another", "state %s of round %s is not to be had", a.result.Model, id)
 	}
 	if a.result == nil {
 		return nil, cli.Fail("not_published", "see `ruche adapters list`", "round %s is %s, it has no result", id, cli.Printable(rec.GetPhase()))

@@ -160,13 +160,21 @@ func roundSources(ctx context.Context, k *consortium, member int, alone bool) so
 			if alone || k.only >= 0 {
 				return nil, absent("this member does not have it")
 			}
+			gone := 1 // members that say that they do not have it
 			for i := range k.clients {
 				if i == member {
 					continue
 				}
-				if b, oerr := fetchState(ctx, k, i, model); oerr == nil {
+				b, oerr := fetchState(ctx, k, i, model)
+				if oerr == nil {
 					return b, nil
 				}
+				if status.Code(oerr) == codes.NotFound {
+					gone++
+				}
+			}
+			if gone >= k.ch.Believe() {
+				return nil, absent("%d members do not have it, nobody has: they keep the newest states of a task only", gone)
 			}
 			return nil, err
 		},

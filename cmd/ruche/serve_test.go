@@ -30,6 +30,8 @@ type servant struct {
 	status []*coordpb.MemberStatus
 	stands *coordpb.Standing // of the lists and records that it serves; nil: an older program
 	fail   error             // answers everything with it
+
+	stateless bool // it keeps no state any more
 }
 
 func (s *servant) ListRounds(_ context.Context, r *coordpb.ListRoundsRequest) (*coordpb.ListRoundsResponse, error) {
@@ -65,7 +67,7 @@ func (s *servant) GetRound(_ context.Context, r *coordpb.GetRoundRequest) (*coor
 
 func (s *servant) GetAdapter(r *coordpb.GetAdapterRequest, stream grpc.ServerStreamingServer[coordpb.Chunk]) error {
 	for _, p := range s.rounds {
-		if h := p.model.Hash(); bytes.Equal(h[:], r.GetModelHash()) {
+		if h := p.model.Hash(); bytes.Equal(h[:], r.GetModelHash()) && !s.stateless {
 			return coordpb.SendChunks(bytes.NewReader(p.state), 0, stream.Send)
 		}
 	}
@@ -243,6 +245,24 @@ func TestMembersThatHaveNotReadTheirLogs(t *testing.T) {
 	code, out, errs = s.ruche("members", "list", "--no-headers")
 	if code != 0 || !strings.Contains(errs, "org-0 started again and has not read its log yet (entry 0 of 41)") || !strings.Contains(out, "40          40        -       -") && !strings.Contains(out, "40   40   -   -") {
 		t.Errorf("members list: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestAnOldStateThatNobodyKeeps is no failed check: members keep the newest states only. An export says so.
+func TestAnOldStateThatNobodyKeeps(t *testing.T) {
+	s := serve(t, 3)
+	one := s.publish(1, nil)
+	s.show(one)
+	for _, v := range s.servants {
+		v.stateless = true
+	}
+	code, out, errs := s.ruche("rounds", "verify", "commons/1")
+	if code != 0 || strings.Contains(out, "✗") || !strings.Contains(out, "they keep the newest states of a task only") {
+		t.Errorf("rounds verify: exit %d\n%s%s", code, out, errs)
+	}
+	code, _, errs = s.ruche("adapters", "export", "--round", "commons/1", "--base", "nowhere", "--peft", filepath.Join(t.TempDir(), "out"))
+	if code != int(cli.Failed) || !strings.Contains(errs, "is not to be had") {
+		t.Errorf("adapters export: exit %d\n%s", code, errs)
 	}
 }
 

@@ -245,8 +245,9 @@ func (s *Store) quarantine(path string) error {
 
 // Info is one blob of a group.
 type Info struct {
-	Digest label.Hash
-	Size   int64
+	Digest   label.Hash
+	Size     int64
+	Modified time.Time // when it was written
 }
 
 // List gives the blobs of a group in the order of their digests; none where there is no such group.
@@ -277,7 +278,7 @@ func (s *Store) List(group string) ([]Info, error) {
 		if err != nil {
 			return nil, fmt.Errorf("blob: %w", err)
 		}
-		out = append(out, Info{digest, info.Size()})
+		out = append(out, Info{digest, info.Size(), info.ModTime()})
 	}
 	return out, nil
 }
