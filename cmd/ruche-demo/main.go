@@ -34,7 +34,7 @@ type options struct {
 
 func main() {
 	var o options
-	app := cli.New("ruche-demo", "a consortium and its devices on this machine, as real processes", "")
+	app := cli.WithoutDir(cli.New("ruche-demo", "a consortium and its devices on this machine, as real processes", ""))
 	app.Flags = append(app.Flags,
 		&urfave.StringFlag{Name: "base", Usage: "base model: a Hugging Face folder, a GGUF file or a llama2.c .bin (default: the built-in tiny model)", Destination: &o.base},
 		&urfave.StringFlag{Name: "tokenizer", Usage: "tokenizer of a llama2.c .bin", Destination: &o.tokenizer},

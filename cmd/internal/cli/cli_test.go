@@ -263,3 +263,16 @@ func TestVerdictShowsWhatFailed(t *testing.T) {
 		t.Errorf("exit %d, printed %q and %q", code, out, errs)
 	}
 }
+
+// TestAProgramWithoutAFolder takes no --dir, where everyone else does.
+func TestAProgramWithoutAFolder(t *testing.T) {
+	for _, c := range []struct {
+		app  *urfave.App
+		want int
+	}{{hive(), OK}, {WithoutDir(hive()), Usage}} {
+		var out, errs bytes.Buffer
+		if code := Run(t.Context(), c.app, []string{"hive", "bees", "list", "--dir", "x"}, &out, &errs); code != c.want {
+			t.Errorf("exit %d, want %d: %s", code, c.want, &errs)
+		}
+	}
+}

@@ -39,6 +39,12 @@ func New(name, usage, dir string) *urfave.App {
 	}
 }
 
+// WithoutDir takes --dir away from a program that has no folder of its own: a flag that changes nothing is not there.
+func WithoutDir(app *urfave.App) *urfave.App {
+	app.Flags = slices.DeleteFunc(app.Flags, func(f urfave.Flag) bool { return f.Names()[0] == flagDir })
+	return app
+}
+
 // version is what the Go toolchain recorded at build time: the module's version, or the commit it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
