@@ -34,7 +34,7 @@ func CauseOf(err error) Cause {
 		return Cause{"log_short", "the log lacks entries that this member acknowledged: the disk lost them, or the folder was restored from a copy; " + keepIt, rejoinFirst}
 	case errors.As(err, new(*raftlog.GuardError)):
 		return Cause{"guard_lost", "the guard file, which holds the term, the vote and how far the log went, is missing or damaged: this member cannot know whom it voted for; " + keepIt, rejoinFirst}
-	case errors.As(err, new(*raftlog.DamagedError)):
+	case errors.As(err, new(*raftlog.DamagedError)), errors.As(err, new(*vault.TableError)):
 		return Cause{"log_damaged", "entries of the log are not what was written: the disk damaged them; " + keepIt, "check the disk, then " + rejoinFirst}
 	case errors.Is(err, ErrStoreUnknown), errors.Is(err, replica.ErrNoSnapshot), errors.Is(err, replica.ErrNoLog):
 		return Cause{"log_incomplete", "a part of the raft folder is missing: its store id, its log, or the snapshot that the log goes on from; " + keepIt, rejoinFirst}

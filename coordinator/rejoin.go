@@ -68,6 +68,12 @@ func readStore(dir string) (storeRecord, error) {
 	return r, nil
 }
 
+// CheckStore reads what says which store holds a member's log.
+func CheckStore(dir string) error {
+	_, err := readStore(dir)
+	return err
+}
+
 func writeStore(dir string, r storeRecord) error {
 	r.Version = storeVersion
 	b, err := json.Marshal(r)

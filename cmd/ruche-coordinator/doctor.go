@@ -15,7 +15,9 @@ import (
 func doctorCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "doctor", Usage: "look at a stopped member's folder: what happened, what it means, what to do; exit status 1 on a problem",
-		Description: "Nothing in the folder is changed. While the member runs, only what it writes whole is looked at.",
+		Description: "Nothing in the folder is changed. While the member runs, only what it writes whole is looked at. With --deep every file " +
+			"that rounds left is read and compared with its hash, checksum or signature; for each that is damaged or foreign it says what becomes of it.",
+		Flags: []urfave.Flag{&urfave.BoolFlag{Name: "deep", Usage: "read every file, which may take minutes"}},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c, 0, 0, ""); err != nil {
 				return err
@@ -24,7 +26,17 @@ func doctorCommand() *urfave.Command {
 			if err != nil {
 				return err
 			}
-			x, err := doctor.Examine(dir, time.Now())
+			look := doctor.Examine
+			if c.Bool("deep") {
+				p := cli.Out(c).NewProgress()
+				look = func(dir string, now time.Time) (*doctor.Examination, error) {
+					defer p.Done()
+					return doctor.Deep(dir, now, func(file string, read, total int64) {
+						p.Setf("%s of %s read: %s", cli.Bytes(uint64(read)), cli.Bytes(uint64(total)), file)
+					})
+				}
+			}
+			x, err := look(dir, time.Now())
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,6 @@
 //
 // # Limitations
 //
-// The vectors are counted, not hashed: the member does that itself when it reads one. Whether a key was copied elsewhere
+// Examine counts vectors, and only Deep hashes them: the member does that itself when it reads one. Whether a key was copied elsewhere
 // no folder can tell.
 package doctor

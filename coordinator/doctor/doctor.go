@@ -30,7 +30,7 @@ const (
 // Finding is one thing that was looked at.
 type Finding struct {
 	Level Level  `json:"level"`
-	Area  string `json:"area"` // process, keys, charter, epochs, log, snapshots, rounds, disk, clock, alarms
+	Area  string `json:"area"` // process, keys, charter, epochs, log, snapshots, rounds, disk, clock, alarms, files
 	Word  string `json:"word"` // stable
 	What  string `json:"what"` // what happened, or what is there
 	Means string `json:"means,omitempty"`
@@ -52,6 +52,7 @@ type Examination struct {
 	Rounds     []Round             `json:"rounds"` // live ones
 	Alarms     []coordinator.Alarm `json:"alarms"`
 	FreeBytes  uint64              `json:"free_bytes"`
+	Read       *Reading            `json:"read"` // null unless every file was read
 
 	home  *coordinator.Home
 	ch    *charter.Charter
@@ -112,7 +113,9 @@ func (x *Examination) Worst() Level {
 }
 
 // Examine looks at a member's folder. It fails only where there is no such folder; everything else is a finding.
-func Examine(dir string, now time.Time) (*Examination, error) {
+func Examine(dir string, now time.Time) (*Examination, error) { return look(dir, now, nil) }
+
+func look(dir string, now time.Time, told Progress) (*Examination, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
@@ -131,6 +134,9 @@ func Examine(dir string, now time.Time) (*Examination, error) {
 	x.disk()
 	x.clock()
 	x.alarms()
+	if told != nil {
+		x.deep(told)
+	}
 	return x, nil
 }
 
