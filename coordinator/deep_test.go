@@ -20,6 +20,17 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// table is a table of the log's database.
+func table(t *testing.T, dir string) string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, "raft", "log", "log", "*.sst"))
+	if err != nil || len(list) == 0 {
+		all, _ := os.ReadDir(filepath.Join(dir, "raft", "log", "log"))
+		t.Fatalf("no table among %v, %v", all, err)
+	}
+	return filepath.Join("raft", "log", "log", filepath.Base(list[0]))
+}
+
 func snapshot(t *testing.T, dir string) string {
 	t.Helper()
 	list, err := os.ReadDir(filepath.Join(dir, "raft", "snapshots"))
@@ -96,7 +107,7 @@ func TestDeepExamination(t *testing.T) {
 		{"a derivation", derived, 3, doctor.Warning, "damaged", "believes f+1 others"},
 		{"a vote file", filepath.Join("epochs", "1", "votes"), 60, doctor.Warning, "epoch_damaged", "start the member"},
 		{"the log's guard", filepath.Join("raft", "log", "guard"), 4, doctor.OK, "log", ""}, // one slot of two
-		{"an entry of the log", filepath.Join("raft", "log", "log", "000001.sst"), 200, doctor.Problem, "log_damaged", "rejoin"},
+		{"an entry of the log", table(t, dir), 200, doctor.Problem, "log_damaged", "rejoin"},
 		{"a snapshot", filepath.Join("raft", "snapshots", snapshot(t, dir), "state.bin"), 100, doctor.Warning, "snapshot_damaged", "the next snapshot replaces it"},
 		{"the store's id", filepath.Join("raft", "store"), 1, doctor.Problem, "damaged", "rejoin"},
 		{"alarms", "alarms", 3, doctor.Warning, "alarms_damaged", "alarms.damaged"},
