@@ -15,9 +15,6 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 )
 
-// codeLogNotRead is of a member that has started again and does not know yet what it knew before.
-const codeLogNotRead = "log_not_read"
-
 // codeOf maps every word that a refusal may carry to a gRPC code: the one place where domain errors become codes.
 // ABORTED: not this round any more. UNAVAILABLE: another member, or later. RESOURCE_EXHAUSTED: later, it says when.
 // FAILED_PRECONDITION: something has to change first. INVALID_ARGUMENT: these bytes never.
@@ -36,7 +33,7 @@ var codeOf = map[string]codes.Code{
 	intake.CodeTooMany:       codes.Aborted,
 	intake.CodeNotListed:     codes.Unavailable,
 	intake.CodeUnavailable:   codes.Unavailable,
-	codeLogNotRead:           codes.Unavailable,
+	intake.CodeNotRead:       codes.Unavailable,
 
 	string(round.OK):              codes.OK,
 	string(round.Duplicate):       codes.OK,

@@ -26,6 +26,7 @@ import (
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/aggregation/encode"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
@@ -235,7 +236,7 @@ func TestConsortium(t *testing.T) {
 	for i := range 2 {
 		members[i], ended[i] = run(t, homes[i], logs), false
 		_, err := clients[i].ListRounds(ctx, &coordpb.ListRoundsRequest{}, grpc.WaitForReady(true))
-		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), codeLogNotRead) {
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), intake.CodeNotRead) {
 			t.Errorf("member %d without its log: %v", i, err)
 		}
 		if s := members[i].m.statusFile(); s.ReadsTo == 0 || s.ReadsTo <= s.Applied || s.Leader != "" {

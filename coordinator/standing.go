@@ -59,10 +59,10 @@ func (m *Member) unread(l LogStatus) uint64 {
 func (m *Member) knows() error {
 	l := m.log.Status()
 	if to := m.unread(l); to > 0 {
-		return refusalStatus(&intake.Refusal{Code: codeLogNotRead, Detail: fmt.Sprintf("this member started again and has applied entry %d of %d: it goes on when it hears a leader; ask another", l.Applied, to)})
+		return refusalStatus(&intake.Refusal{Code: intake.CodeNotRead, Detail: fmt.Sprintf("this member started again and has applied entry %d of %d: it goes on when it hears a leader; ask another", l.Applied, to)})
 	}
 	if l.Waiting && !m.read.Load() {
-		return refusalStatus(&intake.Refusal{Code: codeLogNotRead, Detail: fmt.Sprintf("this member's log is new and it has applied %d entries: the others have to take it in; ask another", l.Applied)})
+		return refusalStatus(&intake.Refusal{Code: intake.CodeNotRead, Detail: fmt.Sprintf("this member's log is new and it has applied %d entries: the others have to take it in; ask another", l.Applied)})
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ruche-federation/ruche/cmd/internal/cli"
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/crypto/pin"
 )
 
@@ -121,14 +122,11 @@ func askOne[T any](ctx context.Context, k *consortium, member int, f func(contex
 	if ok && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "pinned peer") {
 		return v, &cli.Error{Code: cli.Connect, Word: "wrong_peer", Hint: "the address answers with another key than the charter's: check the address, then the charter", Err: err}
 	}
-	if ok && s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), wordNotRead+":") {
-		return v, &cli.Error{Code: cli.Connect, Word: wordNotRead, Hint: "`ruche members list` shows who is up; rounds are known again as soon as enough members are", Err: err}
+	if ok && s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), intake.CodeNotRead+":") {
+		return v, &cli.Error{Code: cli.Connect, Word: intake.CodeNotRead, Hint: "`ruche members list` shows who is up; rounds are known again as soon as enough members are", Err: err}
 	}
 	return v, err
 }
-
-// wordNotRead is what a member answers that has started again and does not know yet what it knew before.
-const wordNotRead = "log_not_read"
 
 // said is what a member answered, without gRPC's wrapping.
 type said struct{ s *status.Status }
@@ -165,7 +163,7 @@ func ask[T any](ctx context.Context, k *consortium, f func(context.Context, coor
 			return zero, i, err // another member would say the same
 		} else if e.Code == cli.Failed && refused == nil {
 			refused = err
-		} else if e.Word == wordNotRead && unread == nil {
+		} else if e.Word == intake.CodeNotRead && unread == nil {
 			unread = err
 		} else if unreachable == nil {
 			unreachable = err

@@ -121,7 +121,7 @@ func (r *reader) damaged(f file, level Level, kind, becomes, do string, err erro
 }
 
 // plain are the files that every examination looks at, or that hold nothing.
-var plain = map[string]bool{"card.json": true, "charter.json": true, "status.json": true, "alarms": true, "alarms.lock": true, "lock": true,
+var plain = map[string]bool{"card.json": true, "charter.json": true, "listen.json": true, "status.json": true, "alarms": true, "alarms.lock": true, "lock": true,
 	"blobs/y/lock": true, "sums/lock": true, "results/lock": true, "raft/log/guard": true}
 
 func (r *reader) look(f file) {

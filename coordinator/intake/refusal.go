@@ -19,6 +19,7 @@ const (
 	CodeTooMany       = "too_many_headers" // of one device in one round
 	CodeNotListed     = "not_listed"
 	CodeUnavailable   = "too_few_members"
+	CodeNotRead       = "log_not_read" // of a member that has started again and does not know yet what it knew before
 )
 
 // Refusal says why a contribution is not taken. It names no device.
