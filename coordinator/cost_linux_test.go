@@ -27,9 +27,10 @@ import (
 )
 
 // BenchmarkMember is what the protocol itself asks of one member of (4,1) for every device, without TLS, gRPC and Raft,
-// which it shares with a sum in the clear: checks, CRC and hash of arrival, y and head on disk, the box opened three
-// times (arrival, ack, reveal), y hashed again and added, and the masks of its three subsets. cpu-ms/dev is the user and
-// system time of this process, the least of all iterations, and consists of the four beside it: system time is the disk.
+// which it shares with a sum in the clear: checks, CRC and hash of arrival, y and head on disk, y read for its checksum
+// before the ack and again into the sum, the box opened twice (arrival, reveal), and the masks of its three subsets.
+// cpu-ms/dev is the user and system time of this process, the least of all iterations, and consists of the four beside it:
+// system time is the disk.
 func BenchmarkMember(b *testing.B) {
 	const devices = 2 * foldBatch
 	dir := b.TempDir()
