@@ -109,6 +109,8 @@ func TestDeepExamination(t *testing.T) {
 		{"the log's guard", filepath.Join("raft", "log", "guard"), 4, doctor.OK, "log", ""}, // one slot of two
 		{"an entry of the log", table(t, dir), 200, doctor.Problem, "log_damaged", "rejoin"},
 		{"a snapshot", filepath.Join("raft", "snapshots", snapshot(t, dir), "state.bin"), 100, doctor.Warning, "snapshot_damaged", "the next snapshot replaces it"},
+		{"a snapshot's description", filepath.Join("raft", "snapshots", snapshot(t, dir), "meta.json"), 20, doctor.Warning, "snapshot_damaged", "the next snapshot replaces it"},
+		{"what vouches for it", filepath.Join("raft", "snapshots", snapshot(t, dir), "meta.sum"), 3, doctor.Warning, "snapshot_damaged", "the next snapshot replaces it"},
 		{"the store's id", filepath.Join("raft", "store"), 1, doctor.Problem, "damaged", "rejoin"},
 		{"alarms", "alarms", 3, doctor.Warning, "alarms_damaged", "alarms.damaged"},
 	} {

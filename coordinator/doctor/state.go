@@ -70,9 +70,13 @@ func (x *Examination) log() {
 	}
 	state, from := x.snapshots(dir)
 	upTo := max(facts.Applied, facts.Commit)
-	if from == 0 && facts.First > 1 || from > 0 && facts.First > from+1 {
-		x.find(Problem, "log", "log_hole", "the state cannot be rebuilt: the member starts from nothing and waits for a leader to send it one", "start it; if it stops again, run `ruche-coordinator rejoin`",
-			"the log begins at %d and the newest snapshot that can be used ends at %d", facts.First, from)
+	newest := uint64(0)
+	for _, s := range x.Snapshots {
+		newest = max(newest, s.Index)
+	}
+	if facts.First > from+1 || facts.First == 0 && newest > from {
+		c := coordinator.CauseOf(replica.ErrNoSnapshot)
+		x.find(Problem, "log", c.Word, c.Means, c.Do, "the log begins at entry %d and the newest snapshot that can be used ends at %d", facts.First, from)
 		return
 	}
 	for _, c := range commands {
@@ -100,14 +104,11 @@ func (x *Examination) snapshots(dir string) (*round.Machine, uint64) {
 	used := uint64(0)
 	for _, f := range files {
 		at := Snapshot{Index: f.Index, Term: f.Term, Bytes: f.Bytes}
-		err := errors.New("its description cannot be read")
-		if f.Index > 0 {
-			var data []byte
-			if data, err = f.State(); err == nil {
-				next := round.New(x.ch)
-				if err = next.Restore(data); err == nil && used == 0 {
-					state, used = next, f.Index
-				}
+		data, err := f.State()
+		if err == nil {
+			next := round.New(x.ch)
+			if err = next.Restore(data); err == nil && used == 0 {
+				state, used = next, f.Index
 			}
 		}
 		if err != nil {

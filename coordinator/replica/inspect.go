@@ -2,15 +2,15 @@ package replica
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
+	"hash/crc64"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -24,53 +24,50 @@ type SnapshotFile struct {
 	Index uint64 // of raft's last entry in it
 	Term  uint64
 	Bytes int64
+	Err   error // why its description is not believed; then Index and Term are those in the folder's name
+
+	crc []byte
 }
 
-// InspectSnapshots lists the whole snapshots in a replica's folder, newest first, without opening anything for writing.
-// One whose description cannot be read is listed with index 0.
+// InspectSnapshots lists the finished snapshots in a replica's folder, newest first, without opening anything for
+// writing.
 func InspectSnapshots(dir string) ([]SnapshotFile, error) {
-	root := filepath.Join(dir, "snapshots") // raft's name for it
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	all, err := folders(filepath.Join(dir, snapshotsDir))
 	if err != nil {
 		return nil, fmt.Errorf("snapshots: %w", err)
 	}
 	var out []SnapshotFile
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") { // one that was being written
+	for _, path := range all {
+		d, err := describe(path)
+		if err != nil {
+			f := SnapshotFile{Path: path, Err: err}
+			fmt.Sscanf(filepath.Base(path), "%d-%d-", &f.Term, &f.Index) // 0 where it is none
+			out = append(out, f)
 			continue
 		}
-		s := SnapshotFile{Path: filepath.Join(root, e.Name())}
-		var meta struct {
-			Index, Term uint64
-			Size        int64
-		}
-		if b, err := os.ReadFile(filepath.Join(s.Path, "meta.json")); err == nil && json.Unmarshal(b, &meta) == nil {
-			s.Index, s.Term, s.Bytes = meta.Index, meta.Term, meta.Size
-		}
-		out = append(out, s)
+		out = append(out, SnapshotFile{Path: path, Index: d.Index, Term: d.Term, Bytes: d.Size, crc: d.CRC})
 	}
 	slices.SortStableFunc(out, func(a, b SnapshotFile) int {
-		switch {
-		case a.Term != b.Term:
-			return int(max(-1, min(1, int64(b.Term)-int64(a.Term))))
-		default:
-			return int(max(-1, min(1, int64(b.Index)-int64(a.Index))))
-		}
+		return cmp.Or(cmp.Compare(b.Term, a.Term), cmp.Compare(b.Index, a.Index))
 	})
 	return out, nil
 }
 
-// State reads the state in a snapshot, and checks its digest.
+// State reads the state in a snapshot, and checks its digest and what raft compares.
 func (s SnapshotFile) State() ([]byte, error) {
-	f, err := os.Open(filepath.Join(s.Path, "state.bin"))
+	if s.Err != nil {
+		return nil, s.Err
+	}
+	f, err := os.Open(filepath.Join(s.Path, stateFile))
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	defer f.Close()
-	_, state, err := readSnapshot(f)
+	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
+	_, state, err := readSnapshot(io.TeeReader(f, sum)) // reads it to its end
+	if err == nil && !bytes.Equal(sum.Sum(nil), s.crc) {
+		err = errors.New("snapshot is damaged: its checksum differs")
+	}
 	return state, err
 }
 

@@ -3,7 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -123,10 +123,6 @@ func Holds(log Log, dir string) (bool, error) {
 	if err != nil || last > 0 {
 		return last > 0, err
 	}
-	files, err := openSnapshots(dir, &quiet{to: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return false, err
-	}
-	list, err := files.List()
-	return len(list) > 0, err
+	all, err := folders(filepath.Join(dir, snapshotsDir))
+	return len(all) > 0, err
 }

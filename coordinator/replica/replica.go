@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/ruche-federation/ruche/storage/durable"
 )
 
 // Options are what New needs besides the FSM. All fields but those marked optional are required.
@@ -117,11 +115,10 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 	r.durable.Store(opts.Log.Applied())
 
 	logger := &quiet{to: opts.Logger}
-	files, err := openSnapshots(opts.Dir, logger)
+	snaps, err := openSnapshots(opts.Dir, r, logger)
 	if err != nil {
 		return nil, err
 	}
-	snaps := &snapshots{files, r}
 	log := &watched{opts.Log, r}
 	cache, err := raft.NewLogCache(cachedEntries, log)
 	if err != nil {
@@ -152,7 +149,7 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 			return nil, fmt.Errorf("replica: first start: %w", err)
 		}
 	}
-	if err := contiguous(opts.Log, files); err != nil {
+	if err := snaps.survey(); err != nil {
 		return nil, err
 	}
 	if r.raft, err = raft.NewRaft(config, r.machine, cache, log, snaps, r.transport); err != nil {
@@ -215,46 +212,6 @@ func (r *Replica) config(logger *quiet) *raft.Config {
 	c.NoLegacyTelemetry = true
 	c.Logger = logger
 	return c
-}
-
-func openSnapshots(dir string, logger *quiet) (*raft.FileSnapshotStore, error) {
-	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("replica: %w", err)
-	}
-	files, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger)
-	if err != nil {
-		return nil, fmt.Errorf("replica: snapshots: %w", err)
-	}
-	return files, nil
-}
-
-// contiguous refuses a compacted log whose snapshot is gone: raft would apply its entries to an empty state. It refuses
-// snapshots whose log is gone too: raft would go on from the newest without the term, the vote and the entries that this
-// store acknowledged since. A log that a leader's snapshot emptied has a term, durably before the snapshot.
-func contiguous(log Log, files *raft.FileSnapshotStore) error {
-	first, err := log.FirstIndex()
-	if err != nil {
-		return fmt.Errorf("replica: %w", err)
-	}
-	if first == 1 {
-		return nil
-	}
-	list, err := files.List()
-	if err != nil {
-		return fmt.Errorf("replica: snapshots: %w", err)
-	}
-	if first == 0 {
-		if term, err := log.GetUint64([]byte("CurrentTerm")); len(list) > 0 && term == 0 { // raft's name for it
-			return errors.Join(fmt.Errorf("replica: %w: the newest ends at entry %d", ErrNoLog, list[0].Index), err)
-		}
-		return nil
-	}
-	for _, s := range list {
-		if s.Index+1 >= first {
-			return nil
-		}
-	}
-	return fmt.Errorf("replica: %w: the log begins at entry %d", ErrNoSnapshot, first)
 }
 
 // configuration is raft's name for the members. An id is also the address: only Options.Dial knows where that is.

@@ -4,13 +4,20 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/durable"
 	"github.com/ruche-federation/ruche/storage/fault"
 )
 
@@ -106,11 +113,143 @@ func (s *localSnapshot) Persist(sink raft.SnapshotSink) error {
 // Release is raft.FSMSnapshot's.
 func (s *localSnapshot) Release() { s.state = nil }
 
-// snapshots is a snapshot store that lets no leader's snapshot reach the disk unless it is whole and no older than
-// what this member has applied: once stored, raft would start from it after the next restart.
+// A folder of a snapshot, as raft's file store has it, and a file of ours in it.
+const (
+	snapshotsDir = "snapshots"
+	unfinished   = ".tmp" // after its name, while it is being written
+	metaFile     = "meta.json"
+	stateFile    = "state.bin"
+	stampFile    = "meta.sum" // a checked file with the hash of what meta.json says: raft's checksum covers the state only
+)
+
+// errNotBelieved is of a snapshot whose description is damaged, or was never stamped. Its index, term and voters are not
+// to be gone on from.
+var errNotBelieved = errors.New("its description is not what was written")
+
+// stamp is what the side file holds of a description.
+func stamp(m raft.SnapshotMeta) ([]byte, error) {
+	m.Peers = nil // what raft reads where there is no configuration
+	b, err := json.Marshal(m)
+	return []byte(label.Sum(label.TagSnapshot, b).String() + "\n"), err
+}
+
+// believe compares a description with the stamp in a snapshot's folder. An error that is not errNotBelieved says nothing
+// of the snapshot.
+func believe(dir string, m raft.SnapshotMeta) error {
+	want, err := durable.ReadChecked(filepath.Join(dir, stampFile))
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*durable.CorruptError)) {
+		return fmt.Errorf("%w: %w", errNotBelieved, err)
+	}
+	if err != nil {
+		return err
+	}
+	got, err := stamp(m)
+	if err == nil && !bytes.Equal(got, want) {
+		err = errNotBelieved
+	}
+	return err
+}
+
+// description is a meta.json.
+type description struct {
+	raft.SnapshotMeta
+	CRC []byte // of the state: CRC-64
+}
+
+// describe reads the description in a snapshot's folder, and believes it or not.
+func describe(dir string) (d description, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, metaFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, fmt.Errorf("%w: %w", errNotBelieved, err)
+	}
+	if err != nil {
+		return d, err
+	}
+	if err := json.NewDecoder(bytes.NewReader(b)).Decode(&d); err != nil { // as raft reads it
+		return d, fmt.Errorf("%w: %w", errNotBelieved, err)
+	}
+	return d, believe(dir, d.SnapshotMeta)
+}
+
+// folders are those of the snapshots that raft finished, in no order.
+func folders(root string) (out []string, err error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasSuffix(e.Name(), unfinished) {
+			out = append(out, filepath.Join(root, e.Name()))
+		}
+	}
+	return out, err
+}
+
+// snapshots is a snapshot store that lets no leader's snapshot reach the disk unless it is whole and no older than what
+// this member has applied: once stored, raft would start from it after the next restart. It gives raft none whose
+// description is not believed, or from which the log does not go on.
 type snapshots struct {
 	raft.SnapshotStore
+	dir     string // with a folder for each
 	replica *Replica
+	broken  map[string]bool // those whose state was found damaged before raft started; changed no more
+}
+
+func openSnapshots(dir string, r *Replica, logger *quiet) (*snapshots, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger)
+	if err != nil {
+		return nil, fmt.Errorf("replica: snapshots: %w", err)
+	}
+	return &snapshots{SnapshotStore: files, dir: filepath.Join(dir, snapshotsDir), replica: r, broken: map[string]bool{}}, nil
+}
+
+// survey finds out what raft can start from. It refuses a compacted log whose snapshot is gone or damaged: raft would
+// apply its entries to an empty state. It refuses snapshots whose log is gone: raft would go on from the newest without
+// the term, the vote and the entries that this store acknowledged since. A log that a leader's snapshot emptied has a
+// term, durably before the snapshot, and goes on from that one alone. Where the log holds everything, no snapshot is
+// needed.
+func (s *snapshots) survey() error {
+	log := s.replica.opts.Log
+	first, err := log.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	files, err := InspectSnapshots(filepath.Dir(s.dir))
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	if term, err := log.GetUint64([]byte("CurrentTerm")); first == 0 && len(files) > 0 && term == 0 { // raft's name for it
+		return errors.Join(fmt.Errorf("replica: %w: the newest ends at entry %d", ErrNoLog, files[0].Index), err)
+	}
+	list, err := s.List()
+	if err != nil {
+		return fmt.Errorf("replica: snapshots: %w", err)
+	}
+	newest := uint64(0) // that is whole
+	for _, m := range list {
+		_, state, err := s.SnapshotStore.Open(m.ID) // reads the state
+		if err != nil {
+			s.broken[m.ID] = true
+			s.replica.opts.Logger.Warn("a snapshot is damaged; the one before it and the log do, where they reach", "snapshot", m.ID, "error", err)
+			continue
+		}
+		newest = max(newest, m.Index)
+		if err := state.Close(); err != nil {
+			return fmt.Errorf("replica: snapshots: %w", err)
+		}
+	}
+	if first > 1 && newest == 0 {
+		return fmt.Errorf("replica: %w: the log begins at entry %d", ErrNoSnapshot, first)
+	}
+	for _, f := range files {
+		if first == 0 && f.Index > newest {
+			return fmt.Errorf("replica: %w: the log is empty, and the snapshot of entry %d is damaged", ErrNoSnapshot, f.Index)
+		}
+	}
+	return nil
 }
 
 // Create is raft.SnapshotStore's.
@@ -120,28 +259,77 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	if err != nil {
 		return nil, err
 	}
-	return &admission{SnapshotSink: sink, replica: s.replica, index: index, sum: sha256.New()}, nil
+	meta := raft.SnapshotMeta{Version: version, ID: sink.ID(), Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}
+	return &admission{SnapshotSink: sink, of: s, meta: meta, sum: sha256.New()}, nil
+}
+
+// List is raft.SnapshotStore's.
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	list, err := s.SnapshotStore.List()
+	if err != nil {
+		return nil, err
+	}
+	first, err := s.replica.opts.Log.FirstIndex()
+	if err != nil {
+		return nil, err
+	}
+	var out []*raft.SnapshotMeta
+	for _, m := range list {
+		err := believe(filepath.Join(s.dir, m.ID), *m)
+		switch {
+		case errors.Is(err, errNotBelieved):
+			s.replica.opts.Logger.Warn("a snapshot is not believed; the one before it and the log do, where they reach", "snapshot", m.ID, "error", err)
+		case err != nil:
+			return nil, err
+		case m.Index+1 >= first && !s.broken[m.ID]:
+			out = append(out, m)
+		}
+	}
+	return out, nil
 }
 
 // Open is raft.SnapshotStore's.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	meta, source, err := s.SnapshotStore.Open(id)
-	if err == nil {
-		s.replica.opts.Log.SetSnapshot(meta.Index)
+	if err != nil {
+		return nil, nil, err
 	}
-	return meta, source, err
+	if err := believe(filepath.Join(s.dir, id), *meta); err != nil {
+		return nil, nil, errors.Join(err, source.Close())
+	}
+	s.replica.opts.Log.SetSnapshot(meta.Index)
+	return meta, source, nil
+}
+
+// prune removes the snapshots that are not believed. Raft keeps those with the greatest index, and by its description
+// that could be one of them.
+func (s *snapshots) prune() error {
+	all, err := folders(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, dir := range all {
+		_, err := describe(dir)
+		if errors.Is(err, errNotBelieved) {
+			err = os.RemoveAll(dir)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // admission is a sink that looks at what passes through, and decides at Close.
 type admission struct {
 	raft.SnapshotSink
-	replica *Replica
-	index   uint64 // of the last entry, as raft counts
-	local   bool   // this member's own state
-	head    []byte
-	sum     hash.Hash // over everything but the last 32 bytes
-	tail    []byte
-	n       uint64
+	of    *snapshots
+	meta  raft.SnapshotMeta // its size aside
+	local bool              // this member's own state
+	head  []byte
+	sum   hash.Hash // over everything but the last 32 bytes
+	tail  []byte
+	n     uint64
 }
 
 // Write is io.Writer's.
@@ -166,11 +354,30 @@ func (a *admission) Close() error {
 		a.SnapshotSink.Cancel()
 		return err
 	}
-	if err := fault.Step("snapshot", a.replica.opts.Dir, a.SnapshotSink.Close); err != nil {
+	r := a.of.replica
+	if err := fault.Step("snapshot", r.opts.Dir, a.finish); err != nil {
 		return err
 	}
-	a.replica.opts.Log.SetSnapshot(a.index)
+	r.opts.Log.SetSnapshot(a.meta.Index)
 	return nil
+}
+
+// finish stamps the description that raft is about to write. The stamp is on the disk before raft gives the folder its
+// name: no snapshot is ever seen without.
+func (a *admission) finish() error {
+	a.meta.Size = int64(a.n)
+	b, err := stamp(a.meta)
+	if err == nil {
+		err = durable.WriteChecked(filepath.Join(a.of.dir, a.meta.ID+unfinished, stampFile), b, 0o600)
+	}
+	if err == nil {
+		err = a.of.prune()
+	}
+	if err != nil {
+		a.SnapshotSink.Cancel()
+		return err
+	}
+	return a.SnapshotSink.Close()
 }
 
 func (a *admission) admit() error {
@@ -183,12 +390,12 @@ func (a *admission) admit() error {
 		return fmt.Errorf("snapshot from the leader: %w", err)
 	case a.n != snapshotHead+length+sha256.Size || !bytes.Equal(a.tail, a.sum.Sum(nil)):
 		return errors.New("snapshot from the leader is damaged")
-	case index > a.index:
-		return fmt.Errorf("snapshot from the leader is of index %d, in a log that ends at %d", index, a.index)
+	case index > a.meta.Index:
+		return fmt.Errorf("snapshot from the leader is of index %d, in a log that ends at %d", index, a.meta.Index)
 	}
-	if floor := a.replica.floor(); index < floor {
+	if floor := a.of.replica.floor(); index < floor {
 		err := fmt.Errorf("%w: the leader's is of index %d, this member has applied %d", ErrOldSnapshot, index, floor)
-		a.replica.fail(err)
+		a.of.replica.fail(err)
 		return err
 	}
 	return nil

@@ -5,12 +5,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/ruche-federation/ruche/storage/raftlog"
+	"github.com/ruche-federation/ruche/storage/vault"
 )
 
 func snapshotOf(t testing.TB, index uint64, state string) []byte {
@@ -98,11 +102,10 @@ func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
 			{"empty", func(uint64) []byte { return nil }, false, false},
 			{"older", func(f uint64) []byte { return snapshotOf(t, f-1, "") }, false, true},
 		} {
-			files, err := raft.NewFileSnapshotStoreWithLogger(t.TempDir(), 2, &quiet{to: m.opts.Logger})
+			store, err := openSnapshots(t.TempDir(), m.Replica, &quiet{to: m.opts.Logger})
 			if err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
-			store := &snapshots{files, m.Replica}
 			sink, err := store.Create(1, index+10, 1, raft.Configuration{}, 1, m.transport)
 			if err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
@@ -173,4 +176,179 @@ func TestARewriteOfAppliedEntriesStopsTheReplica(t *testing.T) {
 			t.Fatalf("lines %q", m.diary.read())
 		}
 	})
+}
+
+// TestDamagedDescriptions: what a snapshot says of itself is damaged, or its state is, or nothing vouches for it. A member
+// whose log holds everything, or reaches back to the snapshot before, starts and lacks nothing; another one is refused by
+// name. The next snapshot replaces the damaged one.
+func TestDamagedDescriptions(t *testing.T) {
+	digit := func(key string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "meta.json")
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := bytes.Index(b, []byte(key))
+			if at < 0 {
+				t.Fatalf("no %s in %s", key, b)
+			}
+			at += len(key)
+			for b[at+1] >= '0' && b[at+1] <= '9' {
+				at++
+			}
+			b[at] ^= 1
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flip := func(name string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			path := filepath.Join(dir, name)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[len(b)/2] ^= 4
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	gone := func(name string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, damage := range []struct {
+		name string
+		do   func(t *testing.T, dir string)
+	}{
+		{"index", digit(`"Index":`)}, {"term", digit(`"Term":`)}, {"a voter", digit(`"Suffrage":`)},
+		{"index of the configuration", digit(`"ConfigurationIndex":`)}, {"name", digit(`"ID":"`)}, {"size", digit(`"Size":`)},
+		{"no JSON", digit("")}, {"no description", gone("meta.json")}, {"no stamp", gone("meta.sum")},
+		{"a damaged stamp", flip("meta.sum")}, {"a damaged state", flip("state.bin")},
+	} {
+		for _, log := range []struct {
+			name      string
+			trailing  uint64
+			snapshots int
+			err       error
+		}{{"a whole log", 1000, 1, nil}, {"a log from the snapshot before", 8, 2, nil}, {"a log from the snapshot", 1, 1, ErrNoSnapshot}, {"a log from the second snapshot", 1, 2, ErrNoSnapshot}} {
+			t.Run(damage.name+" "+log.name, func(t *testing.T) {
+				inVirtualTime(t, func(t *testing.T) {
+					c := newCluster(t, 1, func(o *Options) { o.TrailingLogs = log.trailing })
+					for s := range log.snapshots {
+						for i := range 6 {
+							c.propose(fmt.Sprint("line ", s, i))
+						}
+						_, m := c.leader()
+						if err := m.Snapshot(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Millisecond) // raft names snapshots by the time
+					}
+					c.propose("after the snapshots")
+					_, m := c.leader()
+					lines := m.diary.read()
+					c.stop(0)
+					files, err := InspectSnapshots(filepath.Join(c.dirs[0], "snapshots"))
+					if err != nil || len(files) != log.snapshots || files[0].Err != nil {
+						t.Fatalf("%+v, %v", files, err)
+					}
+					damage.do(t, files[0].Path)
+					again, err := InspectSnapshots(filepath.Join(c.dirs[0], "snapshots"))
+					if _, bad := again[0].State(); err != nil || bad == nil || again[0].Index != files[0].Index {
+						t.Errorf("looked at: %+v, %v", again, err)
+					}
+					if err := c.tryStart(0); !errors.Is(err, log.err) || log.err == nil && err != nil {
+						t.Fatalf("started: %v", err)
+					}
+					if log.err != nil {
+						return
+					}
+					_, index := c.propose("after the damage")
+					if now := c.agree(index); fmt.Sprint(now) != fmt.Sprint(append(lines, "after the damage")) {
+						t.Fatalf("%q, before %q", now, lines)
+					}
+					for range 2 {
+						c.propose("more")
+						if err := c.members[0].Snapshot(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Millisecond)
+					}
+					files, err = InspectSnapshots(filepath.Join(c.dirs[0], "snapshots"))
+					if err != nil || len(files) != 2 || files[0].Err != nil || files[1].Err != nil || files[1].Index <= index {
+						t.Fatalf("after two snapshots more: %+v, %v", files, err)
+					}
+					c.stop(0)
+					c.start(0)
+					if now := c.agree(index); len(now) < len(lines)+1 {
+						t.Fatalf("after a restart %q", now)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestAnEmptyLogNeedsItsSnapshot: after a leader's snapshot the log is empty, and the newest snapshot is all that there is.
+// Where that one is damaged the one before it is no way out: this store acknowledged more.
+func TestAnEmptyLogNeedsItsSnapshot(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		damaged int // newest first
+		err     error
+	}{{"none is damaged", -1, nil}, {"the older is", 1, nil}, {"the newest is", 0, ErrNoSnapshot}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T) {
+				c := newCluster(t, 1, nil)
+				for s := range 2 {
+					for i := range 3 {
+						c.propose(fmt.Sprint("line ", s, i))
+					}
+					if err := c.members[0].Snapshot(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Millisecond) // raft names snapshots by the time
+				}
+				c.stop(0)
+				key, err := vault.LoadOrCreateKey(filepath.Join(c.dirs[0], "storage.key"), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				log, err := raftlog.Open(filepath.Join(c.dirs[0], "raft"), key, raftlog.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				files, err := InspectSnapshots(filepath.Join(c.dirs[0], "snapshots"))
+				if last, _ := log.LastIndex(); err != nil || len(files) != 2 || files[0].Index != last {
+					t.Fatalf("%+v in a log that ends at %d, %v", files, last, err)
+				}
+				log.SetSnapshot(files[0].Index)
+				if err := errors.Join(log.DeleteRange(1, files[0].Index), log.Close()); err != nil {
+					t.Fatal(err)
+				}
+				if tt.damaged >= 0 {
+					if err := os.Remove(filepath.Join(files[tt.damaged].Path, "meta.json")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := c.tryStart(0); !errors.Is(err, tt.err) || tt.err == nil && err != nil {
+					t.Fatalf("started: %v", err)
+				}
+				if tt.err != nil {
+					return
+				}
+				_, index := c.propose("and on")
+				if lines := c.agree(index); len(lines) != 7 {
+					t.Fatalf("lines %q", lines)
+				}
+			})
+		})
+	}
 }
