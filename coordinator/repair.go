@@ -17,6 +17,7 @@ import (
 type repairer struct {
 	m     *Member
 	held  map[label.Hash]map[label.Hash]bool // by round: contributions that were seen here, whole
+	drops uint64                             // dropped here until held was begun: rot is found after it was seen whole
 	since map[label.Hash]time.Time           // when a contribution was first seen to be lacking
 	later map[label.Hash]time.Time           // not to be tried before
 	free  time.Time                          // when the bytes pulled so far are paid for
@@ -137,6 +138,9 @@ func (r *repairer) look(now time.Time) []need {
 		}
 	}
 	m.mu.Unlock()
+	if drops := m.shelf.Drops(); drops != r.drops {
+		r.drops, r.held = drops, nil
+	}
 	var due []need
 	lacking, under := 0, 0
 	held, since, later := map[label.Hash]map[label.Hash]bool{}, map[label.Hash]time.Time{}, map[label.Hash]time.Time{}

@@ -10,6 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/round"
 )
 
@@ -68,6 +73,37 @@ func TestRepairLooksAtTheLogOnly(t *testing.T) {
 	r.now = r.now.Add(time.Hour)
 	if due := fix.look(r.now); len(due) > 0 {
 		t.Fatal("a log an hour behind is believed about what is open")
+	}
+}
+
+// A copy that rotted and was dropped when another member asked for it is pulled again before the Close.
+func TestRepairOfWhatWasDropped(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	d := r.contribute(v)[0]
+	fix := newRepairer(r.m)
+	fix.look(r.now)
+	if lacking, _ := r.m.lack.get(); lacking != 0 {
+		t.Fatalf("%d lacking, and all are here", lacking)
+	}
+	path := filepath.Join(r.home.Dir, "blobs", "y", v.ID.String(), d.header.Y.String())
+	b, err := os.ReadFile(path)
+	must(t, err)
+	b[len(b)/2] ^= 4
+	must(t, os.WriteFile(path, b, 0o600))
+	h := d.header.Hash()
+	if _, err := fetched(t, func(s grpc.ServerStreamingServer[coordpb.UploadRequest]) error {
+		return r.m.MeshServer().FetchContribution(&coordpb.GetReceiptsRequest{RoundId: v.ID[:], HeaderHash: h[:]}, s)
+	}); status.Code(err) != codes.NotFound {
+		t.Fatalf("served: %v", err)
+	}
+	fix.look(r.now)
+	if lacking, _ := r.m.lack.get(); lacking != 1 {
+		t.Fatalf("%d lacking", lacking)
+	}
+	r.now = r.now.Add(repairAfter)
+	if due := fix.look(r.now); len(due) != 1 || due[0].k.Header != h {
+		t.Fatalf("due: %v", due)
 	}
 }
 

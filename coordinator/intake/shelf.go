@@ -34,6 +34,7 @@ type Shelf struct {
 	hashed map[place]bool
 	parts  map[place]int64
 	begun  map[label.Hash]map[label.Hash][]label.Hash
+	drops  uint64 // contributions that were dropped
 }
 
 // place is where a contribution lies.
@@ -431,7 +432,19 @@ func (s *Shelf) Drop(c *Contribution) error {
 	return s.drop(c)
 }
 
+// Drops counts the contributions that were dropped since the shelf was opened. While it stands, what was here is.
+func (s *Shelf) Drops() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drops
+}
+
 func (s *Shelf) drop(c *Contribution) error {
+	defer func() { // last: who reads the count looks at the disk after it
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.drops++
+	}()
 	s.mu.Lock()
 	delete(s.hashed, place{c.Header.Round, c.Hash})
 	s.mu.Unlock()
