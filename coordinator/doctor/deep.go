@@ -201,7 +201,7 @@ func (r *reader) blob(f file, id, kind, becomes string, tags ...string) {
 		r.left(f.path, kind+" that was being written", "the member removes it an hour after it was written to last")
 		return
 	case whole != name:
-		becomes := "it stays; it can be removed"
+		becomes := "it stays until another one is set aside; it can be removed"
 		if id != "" {
 			becomes = r.ofRound(id, "it is removed with its round; it can be removed")
 		}

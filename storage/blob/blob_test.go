@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -354,6 +355,52 @@ func TestRottenBlobIsSetAside(t *testing.T) {
 	}
 	if err := s.Put("g", digest, tag, b); !errors.As(err, &wrong) {
 		t.Fatal(err)
+	}
+}
+
+// TestOneRottenBlobIsKept: of all that rots in a group the last one is kept, also where many are found at once; what was
+// found in another group stays.
+func TestOneRottenBlobIsKept(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir)
+	rotten := func(group string, n int) label.Hash {
+		t.Helper()
+		b, digest := content(n)
+		if err := s.Put(group, digest, tag, b); err != nil {
+			t.Fatal(err)
+		}
+		b[0] ^= 1
+		if err := os.WriteFile(filepath.Join(dir, group, digest.String()), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return digest
+	}
+	found := func(group string, digest label.Hash) {
+		t.Helper()
+		if _, err := s.Read(group, digest, tag); !errors.As(err, new(*DigestError)) || s.Has(group, digest) {
+			t.Errorf("read: %v", err)
+		}
+	}
+	other := rotten("other", 100)
+	found("other", other)
+	var last label.Hash
+	for n := range 5 {
+		last = rotten("g", 200+n)
+		found("g", last)
+	}
+	for group, digest := range map[string]label.Hash{"g": last, "other": other} {
+		if list, err := filepath.Glob(filepath.Join(dir, group, "*")); err != nil || len(list) != 1 || filepath.Base(list[0]) != digest.String()+badSuffix {
+			t.Errorf("%s: %v, %v", group, list, err)
+		}
+	}
+	var all sync.WaitGroup
+	for n := range 8 {
+		digest := rotten("g", 300+n)
+		all.Go(func() { found("g", digest) })
+	}
+	all.Wait()
+	if list, err := os.ReadDir(filepath.Join(dir, "g")); err != nil || len(list) != 1 {
+		t.Errorf("%d files, %v", len(list), err)
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/ruche-federation/ruche/storage/durable"
 )
 
-// Names in a group's folder: <digest>, <digest>.part while it is being written, <digest>.bad when it was found damaged.
+// Names in a group's folder: <digest>, <digest>.part while it is being written, <digest>.bad when it was found damaged:
+// the last such of a group stays, for whoever wants to know what happened to it.
 // Names in the store's folder: the groups, "lock", and .gone-<group> for a group that is being removed.
 const (
 	partSuffix = ".part"
@@ -50,6 +51,8 @@ type Store struct {
 	dir  string
 	sys  system
 	lock *durable.FileLock
+
+	aside sync.Mutex // one blob at a time is set aside
 
 	mu     sync.Mutex // guards what follows
 	busy   map[string]bool
@@ -189,7 +192,8 @@ func (s *Store) Open(group string, digest label.Hash) (io.ReadSeekCloser, int64,
 }
 
 // Read returns the content of a blob after checking its digest. Damaged content is set aside under another name, so
-// that the blob is not there any more and can be fetched again, and the error is *DigestError.
+// that the blob is not there any more and can be fetched again, and the error is *DigestError. Of a group only what was
+// set aside last is kept.
 func (s *Store) Read(group string, digest label.Hash, tag string) ([]byte, error) {
 	f, size, err := s.Open(group, digest)
 	if err != nil {
@@ -235,12 +239,21 @@ func (s *Store) OpenChecked(group string, digest label.Hash, tag string) (_ io.R
 	return f, size, nil
 }
 
-// quarantine takes a damaged blob out of the way; a later one of the same name replaces it there.
+// quarantine takes a damaged blob out of the way, in the place of what was set aside in its group before.
 func (s *Store) quarantine(path string) error {
-	if err := s.sys.rename(path, path+badSuffix); err != nil {
+	s.aside.Lock()
+	defer s.aside.Unlock()
+	dir, bad := filepath.Dir(path), path+badSuffix
+	if err := s.sys.rename(path, bad); err != nil {
 		return fmt.Errorf("blob %s: set aside: %w", path, err)
 	}
-	return s.sys.syncDir(filepath.Dir(path))
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, badSuffix) && name != filepath.Base(bad) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		}
+	}
+	return errors.Join(err, s.sys.syncDir(dir))
 }
 
 // Info is one blob of a group.
