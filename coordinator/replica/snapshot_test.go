@@ -352,3 +352,52 @@ func TestAnEmptyLogNeedsItsSnapshot(t *testing.T) {
 		})
 	}
 }
+
+// TestNoSnapshotWithoutItsStamp: a snapshot that cannot be stamped is not taken, and one whose writer fell between the
+// stamp and the name is none.
+func TestNoSnapshotWithoutItsStamp(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		_, index := c.propose("one")
+		store, err := openSnapshots(t.TempDir(), c.members[0].Replica, &quiet{to: c.members[0].opts.Logger})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sink, err := store.Create(1, index, 1, raft.Configuration{}, 1, c.members[0].transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sink.Write(snapshotOf(t, index, "")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(store.dir, sink.ID()+".tmp", "meta.sum", "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); err == nil {
+			t.Fatal("taken without a stamp")
+		}
+		if left, err := os.ReadDir(store.dir); err != nil || len(left) > 0 {
+			t.Fatalf("left: %v, %v", left, err)
+		}
+
+		if err := c.members[0].Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.stop(0)
+		files, err := InspectSnapshots(filepath.Join(c.dirs[0], "snapshots"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%+v, %v", files, err)
+		}
+		if err := os.Rename(files[0].Path, files[0].Path+".tmp"); err != nil {
+			t.Fatal(err)
+		}
+		if files, err = InspectSnapshots(filepath.Join(c.dirs[0], "snapshots")); err != nil || len(files) > 0 {
+			t.Fatalf("%+v, %v", files, err)
+		}
+		c.start(0)
+		_, index = c.propose("two")
+		if lines := c.agree(index); fmt.Sprint(lines) != "[one two]" {
+			t.Fatalf("lines %q", lines)
+		}
+	})
+}
