@@ -115,12 +115,9 @@ var overPiece = sync.OnceValue(func() (to [32]uint32) {
 	return to
 })
 
-// joinCRC is the CRC32C of what a belongs to, followed by p, whose own is b. It looks at p only where p is no whole
-// piece: a CRC is linear, so that of a moves over a fixed length bit by bit.
-func joinCRC(a, b uint32, p []byte) uint32 {
-	if len(p) != bufferSize {
-		return crc32.Update(a, castagnoli, p)
-	}
+// joinCRC is the CRC32C of what a belongs to, followed by a piece of bufferSize bytes whose own is b. A CRC is linear, so
+// that of a moves over a fixed length bit by bit.
+func joinCRC(a, b uint32) uint32 {
 	for to := overPiece(); a != 0; a &= a - 1 {
 		b ^= to[bits.TrailingZeros32(a)]
 	}
@@ -164,10 +161,24 @@ func (w *Writer) Offset() int64 { return w.off }
 
 // Write adds bytes. More than the declared size is refused and changes nothing. After any other error the Writer takes
 // nothing more; close it and create it again to go on from what was written.
-func (w *Writer) Write(p []byte) (int, error) { return w.WriteSummed(p, crc32.Checksum(p, castagnoli)) }
+func (w *Writer) Write(p []byte) (int, error) { return w.write(p, func(p []byte) { w.digested(p) }) }
 
 // WriteSummed is Write of bytes whose CRC32C the caller has just compared.
 func (w *Writer) WriteSummed(p []byte, crc uint32) (int, error) {
+	if len(p) != bufferSize {
+		return w.Write(p)
+	}
+	return w.write(p, func(written []byte) {
+		if len(written) < len(p) {
+			w.digested(written)
+			return
+		}
+		w.hash.Write(p)
+		w.crc = joinCRC(w.crc, crc)
+	})
+}
+
+func (w *Writer) write(p []byte, digest func(written []byte)) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
@@ -179,12 +190,7 @@ func (w *Writer) WriteSummed(p []byte, crc uint32) (int, error) {
 		if err == nil && n <= 0 {
 			err = io.ErrShortWrite
 		}
-		if n == len(p) {
-			w.hash.Write(p)
-			w.crc = joinCRC(w.crc, crc, p)
-		} else {
-			w.digested(p[done : done+n])
-		}
+		digest(p[done : done+n])
 		done, w.off = done+n, w.off+int64(n)
 		if err != nil {
 			w.err = fmt.Errorf("blob %s: write at %d: %w", w.path, w.off, err)
