@@ -10,6 +10,7 @@ import (
 
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/intake"
 )
 
 // truth asks the operators' commands until they say what is the case: these members are down, the others are up, and none
@@ -32,17 +33,21 @@ func truth(ctx context.Context, c *consortium.Consortium, down []int) (time.Dura
 	}
 }
 
-// told runs a command and reads its envelope's data. A status but 0 is no error where the command printed one.
-func told[T any](ctx context.Context, program string, args ...string) (data T, ok bool, err error) {
+// told runs a command and reads its envelope: the data, and the word for what it refused, empty where all was well.
+func told[T any](ctx context.Context, program string, args ...string) (data T, word string, err error) {
 	out, runErr := consortium.Command(ctx, program, append([]string{"--format", "json"}, args...)...)
 	var envelope struct {
 		Status string `json:"status"`
 		Data   T      `json:"data"`
+		Word   string `json:"error_code"`
 	}
 	if err := json.Unmarshal(out, &envelope); err != nil {
-		return data, false, errors.Join(runErr, err)
+		return data, "", errors.Join(runErr, err)
 	}
-	return envelope.Data, runErr == nil && envelope.Status == "ok", nil
+	if ok := runErr == nil && envelope.Status == "ok"; !ok && envelope.Word == "" {
+		envelope.Word = "failed"
+	}
+	return envelope.Data, envelope.Word, nil
 }
 
 // statusTells is about `ruche-coordinator status` in every member's folder. That no leader is known may be true for a while.
@@ -50,7 +55,7 @@ func statusTells(ctx context.Context, c *consortium.Consortium, down []int) erro
 	quorum := len(c.Members)-len(down) > len(c.Members)/2
 	leaders := 0
 	for i, dir := range c.Dirs {
-		s, ok, err := told[struct {
+		s, word, err := told[struct {
 			Condition string `json:"condition"`
 			Leader    string `json:"leader"`
 			Leading   bool   `json:"leading"`
@@ -59,11 +64,11 @@ func statusTells(ctx context.Context, c *consortium.Consortium, down []int) erro
 		switch {
 		case err != nil:
 			return fmt.Errorf("status of %s: %w", name, err)
-		case slices.Contains(down, i) && (ok || s.Condition == "running"):
+		case slices.Contains(down, i) && (word == "" || s.Condition == "running"):
 			return fmt.Errorf("status says that %s, which is down, is %s", name, s.Condition)
 		case slices.Contains(down, i):
 			continue
-		case !ok || s.Condition != "running":
+		case word != "" || s.Condition != "running":
 			return fmt.Errorf("status says that %s, which is up, is %s", name, s.Condition)
 		case !quorum && (s.Leader != "" || s.Leading):
 			return fmt.Errorf("status of %s names the leader %s, and there is no quorum", name, s.Leader)
@@ -101,29 +106,35 @@ func membersTell(ctx context.Context, c *consortium.Consortium, down []int) erro
 }
 
 // roundsTell is about `ruche rounds list` and `ruche rounds show`: what they say of the newest round lies between what
-// the members say before and after.
+// the members say before and after. Where no member has read its log again they say that, and name no round.
 func roundsTell(ctx context.Context, c *consortium.Consortium) error {
 	before, err := c.Rounds(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, consortium.ErrUnread) {
 		return err
 	}
-	lines, ok, err := told[[]struct {
+	unread := err != nil
+	lines, word, err := told[[]struct {
 		ID       string `json:"id"`
 		Seq      uint64 `json:"seq"`
 		Phase    string `json:"phase"`
 		Accepted uint32 `json:"accepted"`
 	}](ctx, c.Programs.Ruche, "--charter", c.CharterPath, "rounds", "list")
-	if err != nil || !ok || len(lines) == 0 {
-		return fmt.Errorf("rounds list says nothing: %w", err)
+	switch {
+	case unread && err == nil && word == intake.CodeNotRead && len(lines) == 0:
+		return nil
+	case unread:
+		return fmt.Errorf("rounds list says %q and %d rounds, and no member has read its log again: %v", word, len(lines), err)
+	case err != nil || word != "" || len(lines) == 0:
+		return fmt.Errorf("rounds list says nothing (%s): %v", word, err)
 	}
 	newest := lines[len(lines)-1]
-	show, ok, err := told[struct {
+	show, word, err := told[struct {
 		ID    string `json:"id"`
 		Seq   uint64 `json:"seq"`
 		Phase string `json:"phase"`
 	}](ctx, c.Programs.Ruche, "--charter", c.CharterPath, "rounds", "show", newest.ID)
-	if err != nil || !ok {
-		return fmt.Errorf("rounds show %s says nothing: %w", newest.ID, err)
+	if err != nil || word != "" {
+		return fmt.Errorf("rounds show %s says nothing (%s): %v", newest.ID, word, err)
 	}
 	after, err := c.Rounds(ctx)
 	if err != nil {
