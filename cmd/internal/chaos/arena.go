@@ -24,6 +24,7 @@ type arena struct {
 	dir     string
 	devices []*device
 	rec     *recorder
+	proofs  proofs
 	say     func(format string, args ...any)
 
 	enough  chan struct{} // devices begin nothing new once it is closed
@@ -134,7 +135,7 @@ func (a *arena) settle(ctx context.Context) error {
 
 // gather is the evidence at this time.
 func (a *arena) gather(ctx context.Context) (*Evidence, error) {
-	e := &Evidence{Charter: a.c.Charter}
+	e := &Evidence{Charter: a.c.Charter, Proofs: &a.proofs}
 	dirs := map[label.Hash]string{}
 	for _, d := range a.devices {
 		w, err := d.witness()

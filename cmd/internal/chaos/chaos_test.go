@@ -413,3 +413,35 @@ func TestTheReportIsItsFiles(t *testing.T) {
 		t.Errorf("docs/benchmarks/%s is not what its results give: run `make durability`: %v", reportFile, err)
 	}
 }
+
+// TestProofs: what was found right is not verified again, what was found wrong is, and so is anything that changed.
+func TestProofs(t *testing.T) {
+	p, asked := new(proofs), 0
+	verify := func(err error) func() (int, error) {
+		return func() (int, error) {
+			asked++
+			return asked, err
+		}
+	}
+	for i, c := range []struct {
+		p    *proofs
+		err  error
+		from []string
+		want int // how often it was verified by then
+	}{
+		{p, errors.New("wrong"), []string{"a", "b"}, 1},
+		{p, nil, []string{"a", "b"}, 2},
+		{p, nil, []string{"a", "b"}, 2},
+		{p, nil, []string{"ab"}, 3},
+		{p, nil, []string{"a", "c"}, 4},
+		{nil, nil, []string{"a", "b"}, 5},
+	} {
+		var from [][]byte
+		for _, s := range c.from {
+			from = append(from, []byte(s))
+		}
+		if _, err := once(c.p, verify(c.err), "what", from...); err != c.err || asked != c.want {
+			t.Errorf("step %d: verified %d times, want %d, %v", i, asked, c.want, err)
+		}
+	}
+}

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/ruche-federation/ruche/aggregation/committee"
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
@@ -23,6 +27,40 @@ type Evidence struct {
 
 	// Encoded is what a device kept in clear of its contribution.
 	Encoded func(device, round label.Hash, lanes int) ([]uint32, error)
+	// Proofs are of earlier checks. Nil: everything is verified anew.
+	Proofs *proofs
+}
+
+// proofs remember what was verified, by all that went into it: the evidence of a run grows, and is checked after each of
+// its faults. Only what was found right is remembered.
+type proofs struct{ known sync.Map }
+
+func once[T any](p *proofs, verify func() (T, error), what string, from ...[]byte) (T, error) {
+	if p == nil {
+		return verify()
+	}
+	h := sha256.New()
+	for _, b := range append([][]byte{[]byte(what)}, from...) {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
+		h.Write(b)
+	}
+	key := [sha256.Size]byte(h.Sum(nil))
+	if v, ok := p.known.Load(key); ok {
+		return v.(T), nil
+	}
+	v, err := verify()
+	if err == nil {
+		p.known.Store(key, v)
+	}
+	return v, err
+}
+
+func parts(c *coordpb.Certificate) [][]byte {
+	out := [][]byte{c.GetBody()}
+	for _, s := range c.GetSignatures() {
+		out = append(out, binary.BigEndian.AppendUint32(nil, s.GetMember()), s.GetSignature())
+	}
+	return out
 }
 
 // Witness is a device and its ledger.
@@ -166,7 +204,9 @@ func (e *Evidence) checkRound(f *Findings, id label.Hash, heads map[[2]label.Has
 	for _, s := range said {
 		r := s.Record
 		if r.GetPhase() == round.Published.String() {
-			if _, err := statement.VerifyResultCert(e.Charter, r.GetResult().GetBody(), signatures(r.GetResult().GetSignatures())); err != nil {
+			if _, err := once(e.Proofs, func() (*statement.Result, error) {
+				return statement.VerifyResultCert(e.Charter, r.GetResult().GetBody(), signatures(r.GetResult().GetSignatures()))
+			}, "result", parts(r.GetResult())...); err != nil {
 				f.wrong("round %d: member %d: %v", rc.Seq, s.Member, err)
 			}
 		}
@@ -208,15 +248,18 @@ func (e *Evidence) checkSum(f *Findings, rc *statement.RoundConfig, id label.Has
 			f.wrong("round %d holds a contribution of device %s that the device's ledger does not know", rc.Seq, a.Device)
 		}
 	}
-	plain, err := consortium.PlainSum(int(rc.Len), r.GetContributors(), func(device label.Hash) ([]uint32, error) {
-		return e.Encoded(device, id, int(rc.Len))
-	})
+	plain, err := once(e.Proofs, func() (label.Hash, error) {
+		plain, err := consortium.PlainSum(int(rc.Len), r.GetContributors(), func(device label.Hash) ([]uint32, error) {
+			return e.Encoded(device, id, int(rc.Len))
+		})
+		return committee.HashVector(label.TagUnmasked, plain), err
+	}, "plain sum", append([][]byte{id[:]}, r.GetContributors()...)...)
 	if err != nil {
 		f.wrong("round %d: %v", rc.Seq, err)
 		return
 	}
 	// The signed Result names the opened sum by its hash: equal hashes are equal sums, bit for bit.
-	if committee.HashVector(label.TagUnmasked, plain) != result.X {
+	if plain != result.X {
 		f.wrong("round %d: the published sum is not the plain sum of its %d contributions", rc.Seq, len(r.GetContributors()))
 		return
 	}
@@ -231,7 +274,9 @@ func (e *Evidence) checkAck(f *Findings, d Witness, x participant.Entry) {
 		return
 	}
 	best := full(said)
-	rc, err := statement.VerifyRoundCert(e.Charter, best.GetConfig().GetBody(), signatures(best.GetConfig().GetSignatures()))
+	rc, err := once(e.Proofs, func() (*statement.RoundConfig, error) {
+		return statement.VerifyRoundCert(e.Charter, best.GetConfig().GetBody(), signatures(best.GetConfig().GetSignatures()))
+	}, "config", parts(best.GetConfig())...)
 	if err != nil {
 		f.wrong("round %s: %v", x.Round, err)
 		return
@@ -251,7 +296,9 @@ func (e *Evidence) checkAck(f *Findings, d Witness, x participant.Entry) {
 		receipts = append(receipts, statement.MemberStatement{Member: member, Statement: s})
 		signers = append(signers, member)
 	}
-	index, err := statement.VerifyAckCert(e.Charter, rc, x.Header, receipts)
+	index, err := once(e.Proofs, func() (uint64, error) {
+		return statement.VerifyAckCert(e.Charter, rc, x.Header, receipts)
+	}, "ack "+strings.Join(x.To, " "), append([][]byte{x.Round[:], x.Header[:]}, x.Receipts...)...)
 	if err != nil {
 		f.wrong("%s, round %d: %v", d.Name, rc.Seq, err)
 		return

@@ -319,6 +319,8 @@ func finish(ctx context.Context, a *arena, r *Result) (*Evidence, *Findings, err
 			return nil, nil, err
 		}
 	}
+	e.Proofs = nil // the last time all of it is verified
+	f = e.Check()
 	_, unheld := a.held(ctx, f.Promises)
 	r.Violations = append(append(r.Violations, f.Violations...), unheld...)
 	if err := a.c.Failed(); err != nil {
