@@ -199,11 +199,29 @@ func openSnapshots(dir string, r *Replica, logger *quiet) (*snapshots, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
+	if err := removeUnfinished(filepath.Join(dir, snapshotsDir)); err != nil {
+		return nil, fmt.Errorf("replica: snapshots: %w", err)
+	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger)
 	if err != nil {
 		return nil, fmt.Errorf("replica: snapshots: %w", err)
 	}
 	return &snapshots{SnapshotStore: files, dir: filepath.Join(dir, snapshotsDir), replica: r, broken: map[string]bool{}}, nil
+}
+
+// removeUnfinished removes what a death left of snapshots that were being written: each is as large as the state, and
+// raft passes them by.
+func removeUnfinished(root string) error {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), unfinished) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(root, e.Name())))
+		}
+	}
+	return err
 }
 
 // survey finds out what raft can start from. It refuses a compacted log whose snapshot is gone or damaged: raft would

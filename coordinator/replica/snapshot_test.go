@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -354,7 +355,7 @@ func TestAnEmptyLogNeedsItsSnapshot(t *testing.T) {
 }
 
 // TestNoSnapshotWithoutItsStamp: a snapshot that cannot be stamped is not taken, and one whose writer fell between the
-// stamp and the name is none.
+// stamp and the name is none, and gone after the next start.
 func TestNoSnapshotWithoutItsStamp(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {
 		c := newCluster(t, 1, nil)
@@ -388,13 +389,17 @@ func TestNoSnapshotWithoutItsStamp(t *testing.T) {
 		if err != nil || len(files) != 1 {
 			t.Fatalf("%+v, %v", files, err)
 		}
-		if err := os.Rename(files[0].Path, files[0].Path+".tmp"); err != nil {
+		unfinished := files[0].Path + ".tmp"
+		if err := os.Rename(files[0].Path, unfinished); err != nil {
 			t.Fatal(err)
 		}
 		if files, err = InspectSnapshots(filepath.Join(c.dirs[0], "snapshots")); err != nil || len(files) > 0 {
 			t.Fatalf("%+v, %v", files, err)
 		}
 		c.start(0)
+		if _, err := os.Stat(unfinished); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("what a death left of a snapshot stays: %v", err)
+		}
 		_, index = c.propose("two")
 		if lines := c.agree(index); fmt.Sprint(lines) != "[one two]" {
 			t.Fatalf("lines %q", lines)
