@@ -364,6 +364,65 @@ func TestForgedSnapshots(t *testing.T) {
 	}
 }
 
+// TestForgedCohort: a snapshot in which contributions count for other authorities than their devices' is refused while
+// the round can still be decided. By it one authority's devices would reach the floor alone, and the sum of a round be
+// that of one stranger and theirs.
+func TestForgedCohort(t *testing.T) {
+	for name, at := range map[string]func(testing.TB, options, int) (*log, label.Hash){"open": open, "closed": closed} {
+		for what, forge := range map[string]func(a *accept){
+			"another authority":      func(a *accept) { a.Authority = (a.Authority + 1) % fourOne.n },
+			"an authority of nobody": func(a *accept) { a.Authority = fourOne.n },
+			"held by one member":     func(a *accept) { a.Holders = 1 },
+		} {
+			l, id := at(t, fourOne, 4)
+			forged := l.fork(t)
+			forge(&forged.m.rounds[id].accepts[0])
+			if err := New(l.c.ch).Restore(forged.m.Snapshot()); err == nil {
+				t.Errorf("%s, %s: restored", name, what)
+			}
+		}
+	}
+}
+
+// TestADeviceChangesItsAuthority: a device whose certificate ended gets one from another authority, but not before the
+// round is over in which its contribution counts for the first. A snapshot of any moment is taken.
+func TestADeviceChangesItsAuthority(t *testing.T) {
+	l, id := open(t, fourOne, 2)
+	v, _ := l.m.Round(id)
+	ends := v.Config.CloseMs - 1
+	l.apply(t, l.c.enrol(t, "short", 0, 100, ends, "first"))
+	l.apply(t, AcceptsCommand(l.c.contribution(t, l.m, id, "short", "1")))
+	l.nowMs = ends
+	l.apply(t, TickCommand(l.nowMs))
+	again := l.c.enrol(t, "short", 1, 100, l.nowMs+1e12, "second")
+	if out := l.apply(t, again); out[0].Code != Conflict {
+		t.Fatalf("in the round: %+v", out)
+	}
+	l.restart(t)
+	if out := l.apply(t, l.c.enrol(t, "short", 0, 100, l.nowMs+1e12, "third")); out[0].Code != OK {
+		t.Fatalf("the same authority: %+v", out)
+	}
+	l.restart(t)
+	l2, id := open(t, fourOne, 2)
+	l2.apply(t, l2.c.enrol(t, "short", 0, 100, ends, "first"))
+	l2.apply(t, AcceptsCommand(l2.c.contribution(t, l2.m, id, "short", "1")))
+	for j := range 2 {
+		l2.apply(t, l2.c.abort(j, id))
+	}
+	for j := range fourOne.n {
+		l2.apply(t, l2.c.vote(j, id, statement.Dead()))
+	}
+	if v, _ := l2.m.Round(id); v.Phase != Dead {
+		t.Fatalf("the round is %s", v.Phase)
+	}
+	l2.nowMs = ends
+	l2.apply(t, TickCommand(l2.nowMs))
+	if out := l2.apply(t, l2.c.enrol(t, "short", 1, 100, l2.nowMs+1e12, "second")); out[0].Code != OK {
+		t.Fatalf("after the round: %+v", out)
+	}
+	l2.restart(t)
+}
+
 // TestForgedSeqs: a snapshot whose newest round has a seq that no log can have come to by then is refused, whatever rounds
 // a liar makes up before it. A member that signed it would sign no true round of the task any more.
 func TestForgedSeqs(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ruche-federation/ruche/coordinator/statement"
+	"github.com/ruche-federation/ruche/crypto/label"
 )
 
 // apply keeps a member's newest KeyPackage (SA 2.1). Its signature was checked by parse.
@@ -49,10 +50,27 @@ func (m *Machine) addDevice(signed statement.Signed, cert *statement.DeviceCert)
 	if old := m.devices[cert.Device]; old != nil && old.cert.Authority != cert.Authority && old.cert.ExpiresMs > m.timeMs {
 		return refuse(Conflict, fmt.Sprintf("the device is certified by authority %d", old.cert.Authority))
 	}
+	if r := m.countedFor(cert.Device, cert.Authority); r != nil {
+		return refuse(Conflict, fmt.Sprintf("the device's contribution in round %v counts for another authority", r.id))
+	}
 	if len(tokens) >= DevicesMax {
 		return refuse(DeviceLimit, fmt.Sprintf("authority %d has certified %d devices, limit %d", cert.Authority, len(tokens), DevicesMax))
 	}
 	tokens[cert.Token] = cert.Device
 	m.devices[cert.Device] = &device{signed: signed, cert: cert}
 	return Outcome{Code: OK}
+}
+
+// countedFor returns the live round in which a contribution of the device counts for another authority than this one; nil
+// if there is none. What an Accept says of its authority is in no signature: as long as its round can still be decided
+// the device's certificate says the same, and a snapshot is held to that.
+func (m *Machine) countedFor(device label.Hash, authority int) *round {
+	for _, l := range m.lines {
+		if r := l.newest; r != nil && !r.phase.Terminal() {
+			if i, ok := r.byDevice[device]; ok && r.accepts[i].Authority != authority {
+				return r
+			}
+		}
+	}
+	return nil
 }

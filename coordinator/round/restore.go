@@ -314,6 +314,12 @@ func (m *Machine) decodeAccepts(d *reader, r *round) error {
 		if err := statement.VerifyContribution(known.cert.Public, a.Round, a.Header, a.Signature); err != nil {
 			return err
 		}
+		if a.Authority != known.cert.Authority && !r.phase.Terminal() { // the cohort floor is counted by it
+			return fmt.Errorf("accept %d counts for authority %d, its device is certified by %d", i, a.Authority, known.cert.Authority)
+		}
+		if a.Size != r.rc.ContributionSize(m.ch) || (a.Holders&r.listed).Size() < m.ch.Believe() {
+			return fmt.Errorf("accept %d is not one that the log takes", i)
+		}
 		r.byDevice[a.Device] = i
 		r.accepts = append(r.accepts, accept{*a, d.u64()})
 	}

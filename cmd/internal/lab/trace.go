@@ -38,7 +38,8 @@ type roundTrace struct {
 
 type acceptTrace struct {
 	*statement.Accept
-	index uint64
+	index     uint64
+	authority int // by the device's certificate, whatever the Accept says
 }
 
 type closeTrace struct {
@@ -92,9 +93,9 @@ func (t *trace) add(ch *charter.Charter, index uint64, data []byte, outcomes []r
 		var r *roundTrace
 		for i, item := range c.Accepts.GetItems() {
 			a, err := statement.ParseAccept(item)
-			if err == nil && ok(i) && t.rounds[a.Round] != nil {
+			if err == nil && ok(i) && t.rounds[a.Round] != nil && t.certs[a.Device] != nil {
 				r = t.rounds[a.Round]
-				r.accepts = append(r.accepts, acceptTrace{a, index})
+				r.accepts = append(r.accepts, acceptTrace{a, index, t.certs[a.Device].Authority})
 			}
 		}
 		return r
@@ -257,7 +258,7 @@ func legal(ch *charter.Charter, r *roundTrace, c *closeTrace, set []acceptTrace)
 	by := make([]int, ch.N)
 	seen := map[label.Hash]bool{}
 	for _, a := range set {
-		by[a.Authority]++
+		by[a.authority]++
 		if seen[a.Device] {
 			return false
 		}
