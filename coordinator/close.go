@@ -321,7 +321,7 @@ func (m *Member) Receipt(ctx context.Context, id, header label.Hash) (*coordpb.M
 	if err := m.log.EnsureApplied(index); err != nil {
 		return nil, err
 	}
-	if err := m.signed.note(id, v.Config.RevealMs, header, index); err != nil {
+	if err := m.signed.note(id, v.Config, header, index); err != nil {
 		return nil, err
 	}
 	body := (&statement.Receipt{Round: id, Header: header, Index: index}).Bytes()

@@ -229,6 +229,30 @@ func TestRestoreKeepsReceipts(t *testing.T) {
 	must(t, r.m.Restore(lie.Snapshot()))
 }
 
+// TestReceiptsOfRoundsThatAreKeptNoMore: a member that was away while many rounds passed gets a state without the one in
+// which it signed receipts. It is believed where a later round of the task is certified, and only there.
+func TestReceiptsOfRoundsThatAreKeptNoMore(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	r.contribute(v)
+	r.until(round.Published)
+	state, err := r.m.Snapshot()
+	must(t, err)
+	for _, c := range []struct {
+		task string
+		seq  uint64
+		fine bool
+	}{{v.Config.Task, v.Config.Seq - 1, true}, {v.Config.Task, v.Config.Seq, false}, {v.Config.Task, v.Config.Seq + 1, false}, {"another", 0, false}} {
+		id := label.Sum(label.TagRoundConfig, []byte(c.task), []byte{byte(c.seq)})
+		rc := &statement.RoundConfig{Task: c.task, Seq: c.seq, RevealMs: r.now.Add(time.Hour).UnixMilli()}
+		must(t, r.m.signed.note(id, rc, label.Sum(label.TagHeader), 1))
+		if err := r.m.Restore(state); (err == nil) != c.fine {
+			t.Errorf("round %d of %s: %v", c.seq, c.task, err)
+		}
+		must(t, r.m.signed.forget(id))
+	}
+}
+
 // TestReceipts: what was receipted is remembered across restarts and torn writes; an Accept at another index than the one receipted is an alarm, not a second receipt.
 func TestReceipts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "receipts")
@@ -236,17 +260,18 @@ func TestReceipts(t *testing.T) {
 	s, err := openReceipts(dir, told)
 	must(t, err)
 	id, a, b := label.Sum(label.TagRoundConfig, []byte("x")), label.Hash{1}, label.Hash{2}
-	must(t, s.note(id, 99, a, 7))
-	must(t, s.note(id, 99, b, 7))
-	must(t, s.note(id, 99, a, 7))
-	if err := s.note(id, 99, a, 8); !errors.As(err, new(*alarm)) {
+	rc := &statement.RoundConfig{Task: "steps", Seq: 5, RevealMs: 99}
+	must(t, s.note(id, rc, a, 7))
+	must(t, s.note(id, rc, b, 7))
+	must(t, s.note(id, rc, a, 7))
+	if err := s.note(id, rc, a, 8); !errors.As(err, new(*alarm)) {
 		t.Error(err)
 	}
 	must(t, s.close())
 	if s, err = openReceipts(dir, told); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.rounds[id]; got == nil || got.revealMs != 99 || got.index[a] != 7 || got.index[b] != 7 || len(got.index) != 2 {
+	if got := s.rounds[id]; got == nil || got.revealMs != 99 || got.task != "steps" || got.seq != 5 || got.index[a] != 7 || got.index[b] != 7 || len(got.index) != 2 {
 		t.Errorf("%+v", got)
 	}
 	must(t, s.close())
@@ -258,14 +283,14 @@ func TestReceipts(t *testing.T) {
 	if s, err = openReceipts(dir, told); err != nil || len(s.rounds[id].index) != 1 {
 		t.Fatal(err)
 	}
-	must(t, s.note(id, 99, b, 7))
+	must(t, s.note(id, rc, b, 7))
 	must(t, s.close())
 	raw[len(raw)/2] ^= 1
 	must(t, os.WriteFile(path, raw, 0o600))
 	if s, err = openReceipts(dir, told); err != nil || len(s.rounds) != 0 {
 		t.Fatal(err)
 	}
-	must(t, s.note(id, 99, b, 7))
+	must(t, s.note(id, rc, b, 7))
 	must(t, s.forget(id))
 	must(t, s.forget(id))
 	must(t, s.close())

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
 	"github.com/ruche-federation/ruche/storage/durable"
 	"github.com/ruche-federation/ruche/storage/fault"
@@ -25,21 +26,23 @@ type receipts struct {
 	rounds map[label.Hash]*receipted
 }
 
-// receipted is one round's file: its reveal deadline, then a record per receipt.
+// receipted is one round's file: what round it is, then a record per receipt.
 type receipted struct {
 	file     *durable.Records
-	revealMs int64                 // after it the round is open no more
+	revealMs int64 // after it the round is open no more
+	task     string
+	seq      uint64
 	index    map[label.Hash]uint64 // of the Accept, by H(header)
 }
 
 const (
-	receiptsVersion = 1
-	receiptsBegin   = 1 + 8          // version, reveal deadline
+	receiptsVersion = 2
+	receiptsBegin   = 1 + 8 + 8      // version, reveal deadline, seq; then the task's id
 	receiptsRecord  = label.Size + 8 // header, index
 )
 
 func receiptsOptions() durable.RecordsOptions {
-	return durable.RecordsOptions{Tag: label.TagReceipt, MaxRecord: 64}
+	return durable.RecordsOptions{Tag: label.TagReceipt, MaxRecord: receiptsBegin + statement.NameBytesMax}
 }
 
 // openReceipts reads what there is. A damaged file is set aside: it speaks of its round only, and costs the member one
@@ -113,8 +116,8 @@ func parseReceipted(records [][]byte) (*receipted, error) {
 	got := &receipted{index: map[label.Hash]uint64{}}
 	for i, b := range records {
 		switch {
-		case i == 0 && len(b) == receiptsBegin && b[0] == receiptsVersion:
-			got.revealMs = int64(binary.BigEndian.Uint64(b[1:]))
+		case i == 0 && len(b) > receiptsBegin && b[0] == receiptsVersion:
+			got.revealMs, got.seq, got.task = int64(binary.BigEndian.Uint64(b[1:])), binary.BigEndian.Uint64(b[9:]), string(b[receiptsBegin:])
 		case i > 0 && len(b) == receiptsRecord:
 			got.index[label.Hash(b[:label.Size])] = binary.BigEndian.Uint64(b[label.Size:])
 		default:
@@ -124,9 +127,9 @@ func parseReceipted(records [][]byte) (*receipted, error) {
 	return got, nil
 }
 
-// note makes it durable that this member signs a receipt for a contribution whose Accept stands at index. Another index
-// than before is refused: the log has changed under this member.
-func (r *receipts) note(id label.Hash, revealMs int64, header label.Hash, index uint64) error {
+// note makes it durable that this member signs a receipt for a contribution to round id whose Accept stands at index.
+// Another index than before is refused: the log has changed under this member.
+func (r *receipts) note(id label.Hash, rc *statement.RoundConfig, header label.Hash, index uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	got := r.rounds[id]
@@ -136,10 +139,12 @@ func (r *receipts) note(id label.Hash, revealMs int64, header label.Hash, index 
 			return err
 		}
 		if got.revealMs == 0 {
-			if err := got.file.Append(binary.BigEndian.AppendUint64([]byte{receiptsVersion}, uint64(revealMs))); err != nil {
+			begin := binary.BigEndian.AppendUint64([]byte{receiptsVersion}, uint64(rc.RevealMs))
+			begin = append(binary.BigEndian.AppendUint64(begin, rc.Seq), rc.Task...)
+			if err := got.file.Append(begin); err != nil {
 				return errors.Join(err, got.file.Close())
 			}
-			got.revealMs = revealMs
+			got.revealMs, got.task, got.seq = rc.RevealMs, rc.Task, rc.Seq
 		}
 		r.rounds[id] = got
 	}
@@ -160,7 +165,9 @@ func (r *receipts) note(id label.Hash, revealMs int64, header label.Hash, index 
 
 // allow refuses a state that has applied as much as this member's receipts rest on and lacks one of their Accepts, or
 // has it elsewhere, while its round is open by this member's clock. A round that the state keeps in short only, with the
-// certificate of its end, is believed.
+// certificate of its end, is believed, and so is one that it keeps no more, of which there are many in the hours that a
+// round may take to be revealed: q members signed a later one of the task, and none that is honest did before the end of
+// this one.
 func (r *receipts) allow(next *round.Machine, nowMs int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,6 +181,9 @@ func (r *receipts) allow(next *round.Machine, nowMs int64) error {
 			held[k.Header] = k.Index
 		}
 		if known && len(held) == 0 && v.Accepted > 0 && (v.Phase == round.Published || v.Death == round.Certified) {
+			continue
+		}
+		if !known && next.Certified(got.task) > got.seq {
 			continue
 		}
 		for header, index := range got.index {

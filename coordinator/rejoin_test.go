@@ -276,7 +276,8 @@ func TestAMemberFarBehindCatchesUpBySnapshotAndHoldsItAgainstItsReceipts(t *test
 	w.start(2)
 	signed, err := openReceipts(filepath.Join(w.homes[late].Dir, "receipts"), nil)
 	must(t, err)
-	must(t, signed.note(label.Sum(label.TagRoundConfig), time.Now().Add(time.Hour).UnixMilli(), label.Sum(label.TagHeader), last+1))
+	must(t, signed.note(label.Sum(label.TagRoundConfig), &statement.RoundConfig{Task: rc.Task, Seq: rc.Seq + 1000, RevealMs: time.Now().Add(time.Hour).UnixMilli()},
+		label.Sum(label.TagHeader), last+1))
 	must(t, signed.close())
 	eventually(t, "the others' logs begin later again", func() bool {
 		return raft(0).First > last+1 && raft(1).First > last+1 && raft(2).First > last+1

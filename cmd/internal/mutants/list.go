@@ -162,7 +162,7 @@ func mutants() []Mutant {
 		one("keys outlive their end", "nothing is signed after naf (8.9)",
 			"coordinator/epochs.go", "ended[n] || n < published", "n < published", "coordinator", "TestEpochsEnd"),
 		one("a receipt is not noted", "what was receipted is known after a restart (8.8)",
-			"coordinator/close.go", "if err := m.signed.note(id, v.Config.RevealMs, header, index); err != nil {", "if err := error(nil); err != nil {", "coordinator", "TestRestoreKeepsReceipts"),
+			"coordinator/close.go", "if err := m.signed.note(id, v.Config, header, index); err != nil {", "if err := error(nil); err != nil {", "coordinator", "TestRestoreKeepsReceipts"),
 		one("one Accept is receipted at two indices", "no member vouches for two logs (8.11)",
 			"coordinator/receipts.go", "\tcase ok:\n\t\treturn alarmf", "\tcase ok && false:\n\t\treturn alarmf", "coordinator", "TestReceipts"),
 		one("a round's contributions go while it is open", "a receipted copy stays until the round has ended (8.8)",
