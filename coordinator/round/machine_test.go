@@ -486,6 +486,36 @@ func TestForgedSeqs(t *testing.T) {
 	}
 }
 
+// TestForgedStart: a snapshot whose proposed round starts where its task does not stand is refused, as the log refuses the
+// proposal: members compare a start with the newest result only if they derived that themselves.
+func TestForgedStart(t *testing.T) {
+	good, id := published(t, fourOne)
+	first := good.m.rounds[id].rc
+	for name, c := range map[string]struct {
+		forge func(s *statement.Start)
+		fine  bool
+	}{
+		"the newest result":        {func(*statement.Start) {}, true},
+		"another model":            {func(s *statement.Start) { s.Model = label.Sum(label.TagSet) }, false},
+		"a result that nobody has": {func(s *statement.Start) { s.Results = []label.Hash{label.Sum(label.TagSet)} }, false},
+		"where it stood before":    {func(s *statement.Start) { *s = first.Start }, false},
+	} {
+		forged := good.fork(t)
+		l := forged.m.lines[0]
+		start := l.nextStart("B")
+		c.forge(&start)
+		rc, err := statement.NewRoundConfig(good.c.ch, "steps", 2, start, first.ProposedMs+l.everyMs(), first.KeyPackages)
+		must(t, err)
+		r := newRound(rc.ID(), rc.Bytes(), rc, 1)
+		r.enter(Proposed, forged.m.timeMs)
+		l.newest, l.seq, l.usedStart, l.kept = r, 2, r.start, append(l.kept, r)
+		forged.m.rounds[r.id] = r
+		if err := New(good.c.ch).Restore(forged.m.Snapshot()); (err == nil) != c.fine {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestTheFirstRoundStays: as long as nothing is certified the first round is kept beside the newest, since by it a stranger
 // believes their seqs; then the newest that is certified.
 func TestTheFirstRoundStays(t *testing.T) {

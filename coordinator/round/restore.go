@@ -105,6 +105,11 @@ func (m *Machine) decodeLine(d *reader, l *line) error {
 		if r.rc.Task != l.task.ID || m.rounds[r.id] != nil || (l.newest != nil && (r.rc.Seq <= l.newest.rc.Seq || !l.newest.phase.Terminal())) {
 			return fmt.Errorf("round %v is in a wrong place", r.id)
 		}
+		if r.phase == Proposed { // as in the log: whoever is to sign it rests on that
+			if err := l.checkStart(r.rc.Start); err != nil {
+				return fmt.Errorf("round %v: %w", r.id, err)
+			}
+		}
 		l.kept = append(l.kept, r)
 		l.newest = r
 		m.rounds[r.id] = r
