@@ -325,6 +325,9 @@ func (m *Member) witness() {
 				if err == nil {
 					err = e.Witness(kind, v.ID, h)
 				}
+				if errors.Is(err, epoch.ErrClosed) {
+					return // its keys are gone while we look: there is nothing left to speak with
+				}
 				if errors.As(err, new(*epoch.AlarmError)) {
 					m.epochs.forget(e)
 				}

@@ -164,6 +164,23 @@ func TestWitness(t *testing.T) {
 	}
 }
 
+// TestNothingToWitness: keys that are erased while the log is compared with what they said are no reason for an alarm.
+func TestNothingToWitness(t *testing.T) {
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	r.until(round.Sealed) // voted
+	e, ok := r.m.epochs.get(1)
+	if !ok {
+		t.Fatal("no keys")
+	}
+	must(t, e.Close())
+	r.m.witnessed = 0
+	r.m.witness()
+	if strings.Contains(r.logs.String(), "ALARM") {
+		t.Errorf("alarms:\n%s", r.logs)
+	}
+}
+
 // TestNothingIsDoneBeforeTheStateIsBack: a member whose log was further does nothing until it is there again.
 func TestNothingIsDoneBeforeTheStateIsBack(t *testing.T) {
 	r := newRig(t)
