@@ -66,15 +66,18 @@ type Ingress struct {
 
 	mu        sync.Mutex // guards what follows, and wg.Go against Close
 	uploading map[flight]bool
-	receiving map[flight]map[*context.CancelFunc]bool
+	receiving map[part]map[*context.CancelFunc]bool
 }
 
 // flight is one device's upload to one round.
 type flight struct{ round, device label.Hash }
 
+// part is what comes in under one name, from whatever device: the name is y's own hash, and a liar can send another's.
+type part struct{ round, y label.Hash }
+
 // New returns an Ingress. Close ends its batcher and the copies under way.
 func New(cfg Config) *Ingress {
-	in := &Ingress{cfg: cfg, uploads: make(chan struct{}, uploadsMax), accepts: newBatcher(cfg.Log), uploading: map[flight]bool{}, receiving: map[flight]map[*context.CancelFunc]bool{}}
+	in := &Ingress{cfg: cfg, uploads: make(chan struct{}, uploadsMax), accepts: newBatcher(cfg.Log), uploading: map[flight]bool{}, receiving: map[part]map[*context.CancelFunc]bool{}}
 	in.ctx, in.stop = context.WithCancel(context.Background())
 	for i := range in.copies {
 		in.copies[i] = make(chan struct{}, copiesMax)
@@ -204,28 +207,28 @@ func (in *Ingress) depart(c *Contribution) (land func(), err error) {
 
 // receive is Shelf.Receive of a stream that preempt may end.
 func (in *Ingress) receive(ctx context.Context, cancel context.CancelFunc, c *Contribution, chunks func() (*coordpb.Chunk, error)) error {
-	f, me := flight{c.Header.Round, c.Header.Device}, &cancel
+	p, me := part{c.Header.Round, c.Header.Y}, &cancel
 	in.mu.Lock()
-	if in.receiving[f] == nil {
-		in.receiving[f] = map[*context.CancelFunc]bool{}
+	if in.receiving[p] == nil {
+		in.receiving[p] = map[*context.CancelFunc]bool{}
 	}
-	in.receiving[f][me] = true
+	in.receiving[p][me] = true
 	in.mu.Unlock()
 	defer func() {
 		in.mu.Lock()
 		defer in.mu.Unlock()
-		if delete(in.receiving[f], me); len(in.receiving[f]) == 0 {
-			delete(in.receiving, f)
+		if delete(in.receiving[p], me); len(in.receiving[p]) == 0 {
+			delete(in.receiving, p)
 		}
 	}()
 	return in.cfg.Shelf.Receive(ctx, c, chunks)
 }
 
-// preempt ends the streams on which a device's contribution is coming in.
-func (in *Ingress) preempt(f flight) {
+// preempt ends the streams on which the same bytes are coming in, or what is to pass for them.
+func (in *Ingress) preempt(p part) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for cancel := range in.receiving[f] {
+	for cancel := range in.receiving[p] {
 		(*cancel)()
 	}
 }
@@ -466,7 +469,7 @@ func (in *Ingress) pull(ctx context.Context, member int, round, header label.Has
 	err = in.cfg.Shelf.Receive(ctx, c, chunks)
 	var r *Refusal
 	if errors.As(err, &r) && r.Code == CodeBusy {
-		in.preempt(flight{c.Header.Round, c.Header.Device})
+		in.preempt(part{c.Header.Round, c.Header.Y})
 	}
 	return err
 }

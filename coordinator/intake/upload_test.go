@@ -354,13 +354,27 @@ func TestSlowSenders(t *testing.T) {
 }
 
 // TestPullCutsASlowSenderOff: what the log accepted is fetched from whoever has it, though a device is sending it here
-// a little at a time.
+// a little at a time, or another device names the same y to be in the way.
 func TestPullCutsASlowSenderOff(t *testing.T) {
+	t.Run("the device", func(t *testing.T) { pullBesideASlowSender(t, func(*world, *device) {}) })
+	t.Run("another that names its y", func(t *testing.T) {
+		pullBesideASlowSender(t, func(w *world, d *device) {
+			liar := w.device()
+			liar.header.Y = d.header.Y
+			d.key, d.header, d.boxes = liar.key, liar.header, liar.boxes
+		})
+	})
+}
+
+// pullBesideASlowSender pulls a contribution while one is coming in that the disguise makes of it.
+func pullBesideASlowSender(t *testing.T, disguise func(*world, *device)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, 1, 3*coordpb.ChunkBytesMax/4)
 		d := w.device()
+		sender := *d
+		disguise(w, &sender)
 		slow := make(chan struct{})
-		next := d.upload()
+		next := sender.upload()
 		i := 0
 		cut := make(chan error, 1)
 		go func() {
