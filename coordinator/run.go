@@ -78,6 +78,9 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 	if _, err := durable.RemoveTemps(o.Dir); err != nil {
 		return err
 	}
+	if err := replica.RemoveUnfinished(filepath.Join(o.Dir, raftDir)); err != nil {
+		return err
+	}
 	ch, me, err := home.Charter()
 	if err != nil {
 		return err

@@ -1,10 +1,12 @@
 package replica
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -22,20 +24,27 @@ type transport struct {
 	follows  atomic.Pointer[func(term uint64) (last uint64, ok bool)] // whether this store follows in a term, and its last entry
 	closing  sync.Once
 	closed   chan struct{}
+	logger   hclog.Logger
 }
 
 func newTransport(config *raft.NetworkTransportConfig, patience time.Duration) *transport {
-	t := &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(config), requests: make(chan raft.RPC), patience: patience, closed: make(chan struct{})}
+	t := &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(config), requests: make(chan raft.RPC), patience: patience, closed: make(chan struct{}), logger: config.Logger}
 	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
 	go t.forward()
 	return t
 }
 
-// forward passes on every request but heartbeats, which come in beside it.
+// forward passes on every request but heartbeats, which come in beside it, and what no member sends that keeps to the
+// protocol. Of such a request raft's transport takes what follows for the next one, and hangs up.
 func (t *transport) forward() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
+			if err := refusal(rpc.Command); err != nil {
+				t.logger.Error("a request is refused", "error", err)
+				rpc.Respond(nil, err)
+				continue
+			}
 			select {
 			case t.requests <- rpc:
 			case <-t.closed:
@@ -45,6 +54,15 @@ func (t *transport) forward() {
 			return
 		}
 	}
+}
+
+// refusal says why a request is not raft's to answer: it would read all that a snapshot's sender says that there is, on
+// its main goroutine, to the end.
+func refusal(command any) error {
+	if r, ok := command.(*raft.InstallSnapshotRequest); ok && r.Size > snapshotWhole {
+		return fmt.Errorf("a snapshot of %d bytes is offered, limit %d", r.Size, snapshotWhole)
+	}
+	return nil
 }
 
 // Consumer is raft.Transport's: what the main goroutine reads.

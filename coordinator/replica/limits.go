@@ -13,6 +13,9 @@ const (
 	cachedEntries = 128
 	// snapshotMax bounds a snapshot's state: a million contributors of a round take a quarter of it (coordinator.md 1.4).
 	snapshotMax = 1 << 30
+	// snapshotsLeave is what a snapshot leaves free on its file system: the log stops below 32 MiB, and is written to
+	// meanwhile.
+	snapshotsLeave = 48 << 20
 	// snapshotsKept: the newest, and the one before it in case the newest cannot be read.
 	snapshotsKept = 2
 	// poolMax connections to one member wait for the next request: heartbeat, votes, entries.

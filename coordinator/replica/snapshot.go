@@ -33,6 +33,7 @@ const (
 	snapshotMagic   = "ruchesnp"
 	snapshotVersion = 1
 	snapshotHead    = 8 + 2 + 8 + 8
+	snapshotWhole   = snapshotHead + snapshotMax + sha256.Size // bytes of the greatest
 )
 
 func encodeHead(index uint64, length int) []byte {
@@ -192,36 +193,53 @@ type snapshots struct {
 	raft.SnapshotStore
 	dir     string // with a folder for each
 	replica *Replica
-	broken  map[string]bool // those whose state was found damaged before raft started; changed no more
+	broken  map[string]bool                  // those whose state was found damaged before raft started; changed no more
+	free    func(dir string) (uint64, error) // replaced by tests
 }
 
 func openSnapshots(dir string, r *Replica, logger *quiet) (*snapshots, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
-	if err := removeUnfinished(filepath.Join(dir, snapshotsDir)); err != nil {
-		return nil, fmt.Errorf("replica: snapshots: %w", err)
+	if err := RemoveUnfinished(dir); err != nil {
+		return nil, err
 	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger)
 	if err != nil {
 		return nil, fmt.Errorf("replica: snapshots: %w", err)
 	}
-	return &snapshots{SnapshotStore: files, dir: filepath.Join(dir, snapshotsDir), replica: r, broken: map[string]bool{}}, nil
+	return &snapshots{SnapshotStore: files, dir: filepath.Join(dir, snapshotsDir), replica: r, broken: map[string]bool{}, free: durable.FreeBytes}, nil
 }
 
-// removeUnfinished removes what a death left of snapshots that were being written: each is as large as the state, and
-// raft passes them by.
-func removeUnfinished(root string) error {
+// RemoveUnfinished removes what a death left in a replica's folder of snapshots that were being written: each is as large
+// as the state, and raft passes them by. New does it too; who opens the log before New calls it before that, for the log
+// does not open on a disk that they fill. The folder must be the caller's.
+func RemoveUnfinished(dir string) error {
+	if err := removeUnfinished(filepath.Join(dir, snapshotsDir), ""); err != nil {
+		return fmt.Errorf("replica: snapshots: %w", err)
+	}
+	return nil
+}
+
+// removeUnfinished removes those whose names begin so.
+func removeUnfinished(root, prefix string) error {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), unfinished) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(root, e.Name())))
+		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), unfinished) {
+			err = errors.Join(err, discard(filepath.Join(root, e.Name())))
 		}
 	}
 	return err
+}
+
+// discard removes the folder of an unfinished snapshot. Its state is emptied first: raft may leave the file open, and a
+// file that is open keeps its bytes.
+func discard(dir string) error {
+	_ = os.Truncate(filepath.Join(dir, stateFile), 0)
+	return os.RemoveAll(dir)
 }
 
 // survey finds out what raft can start from. It refuses a compacted log whose snapshot is gone or damaged: raft would
@@ -274,8 +292,8 @@ func (s *snapshots) survey() error {
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
 	configurationIndex uint64, transport raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := s.SnapshotStore.Create(version, index, term, configuration, configurationIndex, transport)
-	if err != nil {
-		return nil, err
+	if err != nil { // raft leaves the folder, whose name it does not tell; who writes another one of this entry fails, too
+		return nil, errors.Join(err, removeUnfinished(s.dir, fmt.Sprintf("%d-%d-", term, index)))
 	}
 	meta := raft.SnapshotMeta{Version: version, ID: sink.ID(), Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}
 	return &admission{SnapshotSink: sink, of: s, meta: meta, sum: sha256.New()}, nil
@@ -338,26 +356,32 @@ func (s *snapshots) prune() error {
 	return nil
 }
 
-// admission is a sink that looks at what passes through, and decides at Close.
+// admission is a sink that looks at what passes through, refuses what is too much for a snapshot or for the disk as soon
+// as that shows, and decides at Close.
 type admission struct {
 	raft.SnapshotSink
-	of    *snapshots
-	meta  raft.SnapshotMeta // its size aside
-	local bool              // this member's own state
-	head  []byte
-	sum   hash.Hash // over everything but the last 32 bytes
-	tail  []byte
-	n     uint64
+	of      *snapshots
+	meta    raft.SnapshotMeta // its size aside
+	local   bool              // this member's own state
+	head    []byte
+	size    uint64    // by the head, once that is there
+	sum     hash.Hash // over everything but the last 32 bytes
+	tail    []byte
+	n       uint64
+	refused error
 }
 
-// Write is io.Writer's.
+// Write is io.Writer's. After an error nothing more is taken: raft cancels.
 func (a *admission) Write(p []byte) (int, error) {
+	if a.refused == nil {
+		a.refused = a.take(p)
+	}
+	if a.refused != nil {
+		return 0, a.refused
+	}
 	n, err := a.SnapshotSink.Write(p)
 	p = p[:n]
 	a.n += uint64(n)
-	if len(a.head) < snapshotHead {
-		a.head = append(a.head, p[:min(len(p), snapshotHead-len(a.head))]...)
-	}
 	a.tail = append(a.tail, p...)
 	if over := len(a.tail) - sha256.Size; over > 0 {
 		a.sum.Write(a.tail[:over])
@@ -366,19 +390,69 @@ func (a *admission) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Close is io.Closer's: the snapshot is on the disk when it returns nil.
-func (a *admission) Close() error {
-	if err := a.admit(); err != nil {
-		a.SnapshotSink.Cancel()
-		return err
+// take looks at what is to be written next. How much raft hands on is the leader's word, and no bound.
+func (a *admission) take(p []byte) error {
+	if len(a.head) < snapshotHead {
+		a.head = append(a.head, p[:min(len(p), snapshotHead-len(a.head))]...)
+		if len(a.head) < snapshotHead {
+			return nil
+		}
+		length, err := a.judge()
+		if err != nil {
+			return err
+		}
+		a.size = snapshotHead + length + sha256.Size
 	}
+	if n := a.n + uint64(len(p)); n > a.size {
+		return fmt.Errorf("snapshot has %d bytes or more, its head says %d", n, a.size)
+	}
+	free, err := a.of.free(a.of.dir)
+	if need := a.size - a.n + snapshotsLeave; err == nil && free < need {
+		err = fmt.Errorf("disk is full: %d bytes free, a snapshot of %d needs %d", free, a.size, need)
+	}
+	return err
+}
+
+// judge looks at a whole head, and gives the state's length.
+func (a *admission) judge() (uint64, error) {
+	index, length, err := decodeHead(a.head)
+	switch {
+	case a.local:
+		return length, err
+	case err != nil:
+		return 0, fmt.Errorf("snapshot from the leader: %w", err)
+	case index > a.meta.Index:
+		return 0, fmt.Errorf("snapshot from the leader is of index %d, in a log that ends at %d", index, a.meta.Index)
+	}
+	if floor := a.of.replica.floor(); index < floor {
+		err := fmt.Errorf("%w: the leader's is of index %d, this member has applied %d", ErrOldSnapshot, index, floor)
+		a.of.replica.fail(err)
+		return 0, err
+	}
+	return length, nil
+}
+
+// Close is io.Closer's: the snapshot is on the disk when it returns nil, and nothing of it is left when it does not.
+func (a *admission) Close() error {
 	r := a.of.replica
-	if err := fault.Step("snapshot", r.opts.Dir, a.finish); err != nil {
-		return err
+	err := a.admit()
+	if err == nil {
+		err = fault.Step("snapshot", r.opts.Dir, a.finish)
+	}
+	if err != nil {
+		return errors.Join(err, a.Cancel())
 	}
 	r.opts.Log.SetSnapshot(a.meta.Index)
 	return nil
 }
+
+// Cancel is raft.SnapshotSink's. Raft's own sink keeps the folder where what it has buffered cannot be written any more.
+func (a *admission) Cancel() error {
+	return errors.Join(a.SnapshotSink.Cancel(), discard(a.folder()))
+}
+
+// folder is where the snapshot lies until it has its name.
+func (a *admission) folder() string { return filepath.Join(a.of.dir, a.meta.ID+unfinished) }
 
 // finish stamps the description that raft is about to write. The stamp is on the disk before raft gives the folder its
 // name: no snapshot is ever seen without.
@@ -386,35 +460,30 @@ func (a *admission) finish() error {
 	a.meta.Size = int64(a.n)
 	b, err := stamp(a.meta)
 	if err == nil {
-		err = durable.WriteChecked(filepath.Join(a.of.dir, a.meta.ID+unfinished, stampFile), b, 0o600)
+		err = durable.WriteChecked(filepath.Join(a.folder(), stampFile), b, 0o600)
 	}
 	if err == nil {
 		err = a.of.prune()
 	}
 	if err != nil {
-		a.SnapshotSink.Cancel()
 		return err
 	}
 	return a.SnapshotSink.Close()
 }
 
+// admit decides about the whole. The head is looked at again: more may be applied by now.
 func (a *admission) admit() error {
-	if a.local {
+	switch {
+	case a.refused != nil:
+		return a.refused
+	case a.local:
 		return nil
 	}
-	index, length, err := decodeHead(a.head)
-	switch {
-	case err != nil:
-		return fmt.Errorf("snapshot from the leader: %w", err)
-	case a.n != snapshotHead+length+sha256.Size || !bytes.Equal(a.tail, a.sum.Sum(nil)):
-		return errors.New("snapshot from the leader is damaged")
-	case index > a.meta.Index:
-		return fmt.Errorf("snapshot from the leader is of index %d, in a log that ends at %d", index, a.meta.Index)
-	}
-	if floor := a.of.replica.floor(); index < floor {
-		err := fmt.Errorf("%w: the leader's is of index %d, this member has applied %d", ErrOldSnapshot, index, floor)
-		a.of.replica.fail(err)
+	if _, err := a.judge(); err != nil {
 		return err
+	}
+	if a.n != a.size || !bytes.Equal(a.tail, a.sum.Sum(nil)) {
+		return errors.New("snapshot from the leader is damaged")
 	}
 	return nil
 }

@@ -5,15 +5,20 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/ruche-federation/ruche/storage/durable"
 	"github.com/ruche-federation/ruche/storage/raftlog"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
@@ -101,6 +106,9 @@ func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
 			{"damaged", func(f uint64) []byte { b := snapshotOf(t, f, "x"); b[snapshotHead] ^= 1; return b }, false, false},
 			{"of the future", func(f uint64) []byte { return snapshotOf(t, 1<<40, "") }, false, false},
 			{"empty", func(uint64) []byte { return nil }, false, false},
+			{"short", func(f uint64) []byte { b := snapshotOf(t, f, "x"); return b[:len(b)-1] }, false, false},
+			{"long", func(f uint64) []byte { return append(snapshotOf(t, f, "x"), 0) }, false, false},
+			{"no snapshot", func(uint64) []byte { return make([]byte, 100) }, false, false},
 			{"older", func(f uint64) []byte { return snapshotOf(t, f-1, "") }, false, true},
 		} {
 			store, err := openSnapshots(t.TempDir(), m.Replica, &quiet{to: m.opts.Logger})
@@ -112,14 +120,22 @@ func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
 			b := tt.bytes(index)
-			for len(b) > 0 { // in the small pieces of a network
+			for len(b) > 0 && err == nil { // in the small pieces of a network
 				n := min(5, len(b))
-				if _, err := sink.Write(b[:n]); err != nil {
-					t.Fatalf("%s: %v", tt.name, err)
-				}
+				_, err = sink.Write(b[:n])
 				b = b[n:]
 			}
-			err = sink.Close()
+			if err != nil { // as raft does
+				_ = sink.Cancel()
+			}
+			if cerr := sink.Close(); err == nil {
+				err = cerr
+			} else if cerr == nil {
+				t.Fatalf("%s: closed after %v", tt.name, err)
+			}
+			if left, _ := filepath.Glob(filepath.Join(store.dir, "*.tmp")); len(left) > 0 {
+				t.Fatalf("%s: left: %v", tt.name, left)
+			}
 			list, lerr := store.List()
 			if lerr != nil {
 				t.Fatalf("%s: %v", tt.name, lerr)
@@ -130,6 +146,158 @@ func TestALeadersSnapshotIsAdmittedOrNeverStored(t *testing.T) {
 			if failed := m.Err() != nil; failed != tt.fails || failed && !errors.Is(m.Err(), ErrOldSnapshot) {
 				t.Fatalf("%s: replica: %v", tt.name, m.Err())
 			}
+		}
+	})
+}
+
+// endless is what a liar sends: a beginning, and zeros for as long as somebody reads.
+type endless struct {
+	head []byte
+	n    int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	clear(p)
+	copy(p, e.head[min(e.n, len(e.head)):])
+	e.n += len(p)
+	return len(p), nil
+}
+
+// TestALeadersSnapshotIsBoundedAsItComes: raft reads as much as the leader says that there is. What is too much for a
+// snapshot, or for the disk, is refused before the disk is full of it.
+func TestALeadersSnapshotIsBoundedAsItComes(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		_, index := c.propose("one")
+		_, m := c.leader()
+		const large = 1 << 20
+		for _, tt := range []struct {
+			name string
+			head []byte
+			free uint64
+			want string
+			most int64 // bytes that reach the disk
+		}{
+			{"no snapshot", nil, 1 << 40, "not a snapshot", 0},
+			{"a state beyond the bound", encodeHead(index, snapshotMax+1), 1 << 40, "limit", 0},
+			{"longer than it says", encodeHead(index, large), 1 << 40, "its head says", snapshotHead + large + 32},
+			{"more than there is room for", encodeHead(index, large), snapshotsLeave + large, "disk is full", 0},
+			{"of the future", encodeHead(1<<40, large), 1 << 40, "in a log that ends at", 0},
+			{"older", encodeHead(index-1, large), 1 << 40, "older", 0}, // the replica stops: last
+		} {
+			store, err := openSnapshots(t.TempDir(), m.Replica, &quiet{to: m.opts.Logger})
+			if err != nil {
+				t.Fatal(err)
+			}
+			store.free = func(string) (uint64, error) { return tt.free, nil }
+			sink, err := store.Create(1, index+10, 1, raft.Configuration{}, 1, m.transport)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := io.Copy(sink, &endless{head: tt.head})
+			if err == nil || !strings.Contains(err.Error(), tt.want) || n > tt.most {
+				t.Errorf("%s: %d bytes taken, at most %d: %v", tt.name, n, tt.most, err)
+			}
+			if err := sink.Cancel(); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			if left, err := os.ReadDir(store.dir); err != nil || len(left) > 0 {
+				t.Errorf("%s: left: %v, %v", tt.name, left, err)
+			}
+		}
+		if !errors.Is(m.Err(), ErrOldSnapshot) {
+			t.Errorf("replica: %v", m.Err())
+		}
+	})
+}
+
+// TestAnEndlessSnapshotDoesNotReachRaft: its main goroutine would read all of it.
+func TestAnEndlessSnapshotDoesNotReachRaft(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 2, nil)
+		c.propose("one")
+		at, leader := c.leader()
+		for i, m := range c.members {
+			if i == at {
+				continue
+			}
+			var answer raft.InstallSnapshotResponse
+			err := leader.transport.InstallSnapshot(raft.ServerID(c.ids[i]), raft.ServerAddress(c.ids[i]), &raft.InstallSnapshotRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3},
+				SnapshotVersion: 1, Term: 99, LastLogIndex: 9, LastLogTerm: 9, Configuration: raft.EncodeConfiguration(configuration(c.ids)), Size: 1 << 60}, &answer, bytes.NewReader(make([]byte, 100)))
+			if err == nil || m.Stats().Term >= 99 {
+				t.Errorf("term %d, %v", m.Stats().Term, err)
+			}
+		}
+		_, index := c.propose("two")
+		c.agree(index)
+	})
+}
+
+// smallDisk mounts a file system of so many bytes.
+func smallDisk(t *testing.T, bytes int) string {
+	t.Helper()
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("needs root on Linux to mount a small file system")
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", bytes), "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("mounting a small file system is not permitted here: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil { // raft leaves a file open
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return dir
+}
+
+// TestNothingIsLeftOfASnapshotOnAFullDisk: others may take the room that there was when a snapshot began.
+func TestNothingIsLeftOfASnapshotOnAFullDisk(t *testing.T) {
+	dir := smallDisk(t, 1<<20)
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		_, index := c.propose("one")
+		store, err := openSnapshots(dir, c.members[0].Replica, &quiet{to: c.members[0].opts.Logger})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := store.free(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.free = func(string) (uint64, error) { return 1 << 40, nil }
+		create := func(at uint64) (raft.SnapshotSink, error) {
+			return store.Create(1, at, 1, raft.Configuration{}, 1, c.members[0].transport)
+		}
+		sink, err := create(index + 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(sink, &endless{head: encodeHead(index, 2<<20)}); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("written: %v", err)
+		}
+		filler, err := os.Create(filepath.Join(dir, "filler"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = filler.Write(make([]byte, 512))
+		}
+		if other, err := create(index + 11); err == nil {
+			t.Errorf("another is begun: %v", other.Cancel())
+		}
+		if left, err := os.ReadDir(store.dir); err != nil || len(left) != 1 {
+			t.Errorf("left of the one that was not begun: %v, %v", left, err)
+		}
+		if err := errors.Join(filler.Close(), os.Remove(filler.Name())); err != nil {
+			t.Fatal(err)
+		}
+		_ = sink.Cancel()
+		if left, err := os.ReadDir(store.dir); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+		if after, err := durable.FreeBytes(dir); err != nil || after != before {
+			t.Errorf("%d bytes are free, %d were: %v", after, before, err)
 		}
 	})
 }
