@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,25 +23,24 @@ type transport struct {
 	follows  atomic.Pointer[func(term uint64) (last uint64, ok bool)] // whether this store follows in a term, and its last entry
 	closing  sync.Once
 	closed   chan struct{}
+	gate     *gate
 	logger   hclog.Logger
 }
 
-func newTransport(config *raft.NetworkTransportConfig, patience time.Duration) *transport {
-	t := &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(config), requests: make(chan raft.RPC), patience: patience, closed: make(chan struct{}), logger: config.Logger}
+func newTransport(config *raft.NetworkTransportConfig, g *gate, patience time.Duration) *transport {
+	t := &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(config), requests: make(chan raft.RPC), patience: patience, closed: make(chan struct{}), gate: g, logger: config.Logger}
 	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
 	go t.forward()
 	return t
 }
 
-// forward passes on every request but heartbeats, which come in beside it, and what no member sends that keeps to the
-// protocol. Of such a request raft's transport takes what follows for the next one, and hangs up.
+// forward passes on every request but heartbeats, which come in beside it, and what the gate refuses. Of a refused snapshot
+// raft's transport takes what follows for the next request, and hangs up.
 func (t *transport) forward() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
-			if err := refusal(rpc.Command); err != nil {
-				t.logger.Error("a request is refused", "error", err)
-				rpc.Respond(nil, err)
+			if t.refused(rpc) {
 				continue
 			}
 			select {
@@ -56,13 +54,31 @@ func (t *transport) forward() {
 	}
 }
 
-// refusal says why a request is not raft's to answer: it would read all that a snapshot's sender says that there is, on
-// its main goroutine, to the end.
-func refusal(command any) error {
-	if r, ok := command.(*raft.InstallSnapshotRequest); ok && r.Size > snapshotWhole {
-		return fmt.Errorf("a snapshot of %d bytes is offered, limit %d", r.Size, snapshotWhole)
+// refused answers what the gate refuses.
+func (t *transport) refused(rpc raft.RPC) bool {
+	err := t.gate.refusal(rpc.Command)
+	if err == nil {
+		return false
 	}
-	return nil
+	t.logger.Error("a request is refused", "error", err)
+	rpc.Respond(nil, err)
+	return true
+}
+
+// RequestVote is raft.Transport's. A candidate takes over whatever term it is answered.
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.NetworkTransport.RequestVote(id, target, args, resp); err != nil {
+		return err
+	}
+	return t.gate.term(resp.Term)
+}
+
+// RequestPreVote is raft.WithPreVote's.
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.NetworkTransport.RequestPreVote(id, target, args, resp); err != nil {
+		return err
+	}
+	return t.gate.term(resp.Term)
 }
 
 // Consumer is raft.Transport's: what the main goroutine reads.
@@ -79,6 +95,9 @@ func (t *transport) Close() error {
 
 // heartbeat answers one heartbeat: with what the main goroutine says, or for it.
 func (t *transport) heartbeat(rpc raft.RPC) {
+	if t.refused(rpc) {
+		return
+	}
 	answer := make(chan raft.RPCResponse, 1)
 	passed := raft.RPC{Command: rpc.Command, Reader: rpc.Reader, RespChan: answer}
 	requests, impatient := t.requests, time.NewTimer(t.patience)

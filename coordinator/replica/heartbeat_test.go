@@ -96,7 +96,7 @@ func beat(tr *transport, term uint64) (heard, error) {
 }
 
 func newTestTransport(patience time.Duration) *transport {
-	return newTransport(&raft.NetworkTransportConfig{Logger: &quiet{to: slog.New(slog.DiscardHandler)}, Stream: silentStream{make(chan struct{})}, MaxPool: 1, Timeout: time.Second}, patience)
+	return newTransport(&raft.NetworkTransportConfig{Logger: &quiet{to: slog.New(slog.DiscardHandler)}, Stream: silentStream{make(chan struct{})}, MaxPool: 1, Timeout: time.Second}, &gate{}, patience)
 }
 
 // silentStream is a network on which nobody calls.

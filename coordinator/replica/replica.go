@@ -129,7 +129,7 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 	r.stream = newStream(opts.Self, opts.Listener, opts.Dial)
 	r.transport = newTransport(&raft.NetworkTransportConfig{
 		Logger: logger, Stream: r.stream, MaxPool: poolMax, Timeout: t.io, MsgpackUseNewTimeFormat: true,
-		MaxRPCsInFlight: inFlight}, t.heartbeat/10)
+		MaxRPCsInFlight: inFlight}, &gate{opts.Members, opts.Log}, t.heartbeat/10)
 	defer func() {
 		if err != nil {
 			r.endTransport()
