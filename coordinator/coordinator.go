@@ -231,24 +231,37 @@ func (m *Member) Snapshot() ([]byte, error) {
 // one that lacks a round certificate which this member has seen, and one without an Accept that this member signed a
 // receipt for. The log stops the member after a refusal.
 func (m *Member) Restore(data []byte) error {
-	err := m.restore(data)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrStateRefused, err)
-		m.alarms.raise(AlarmState, err)
-	}
-	return err
+	return m.consider(data, func(next *round.Machine) {
+		m.machine, m.appliedAt = next, m.cfg.Now()
+		m.changed()
+	})
 }
+
+// Check is the log's callback: what Restore would say.
+func (m *Member) Check(data []byte) error { return m.consider(data, func(*round.Machine) {}) }
 
 // ErrStateRefused is what every refusal of Restore is.
 var ErrStateRefused = errors.New("the state that was sent is refused")
 
-func (m *Member) restore(data []byte) error {
+// consider reads a state, and has it taken, under the lock, where nothing speaks against it.
+func (m *Member) consider(data []byte, take func(*round.Machine)) error {
 	next := round.New(m.ch)
-	if err := next.Restore(data); err != nil {
-		return err
+	err := next.Restore(data)
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if err = m.compare(next); err == nil {
+			take(next)
+			return nil
+		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	err = fmt.Errorf("%w: %w", ErrStateRefused, err)
+	m.alarms.raise(AlarmState, err)
+	return err
+}
+
+// compare holds a state against what this member knows.
+func (m *Member) compare(next *round.Machine) error {
 	if next.Applied() < m.machine.Applied() {
 		return fmt.Errorf("snapshot is of index %d, this member has applied %d", next.Applied(), m.machine.Applied())
 	}
@@ -257,12 +270,7 @@ func (m *Member) restore(data []byte) error {
 			return fmt.Errorf("the newest certified round of %s in the state is %d, this member has seen the certificate of %d", t.ID, has, knows)
 		}
 	}
-	if err := m.signed.allow(next, m.cfg.Now().UnixMilli()); err != nil {
-		return err
-	}
-	m.machine, m.appliedAt = next, m.cfg.Now()
-	m.changed()
-	return nil
+	return m.signed.allow(next, m.cfg.Now().UnixMilli())
 }
 
 // Run carries out duties until the context ends. Duties may wait for peers; what the others wait for, keys and the

@@ -29,6 +29,7 @@ type diary struct {
 	lines    []string
 	indexes  []uint64
 	haltOn   string
+	refuse   string // a line with which no state is taken
 	restores int
 }
 
@@ -55,23 +56,37 @@ func (d *diary) Snapshot() ([]byte, error) {
 	return b, nil
 }
 
+func (d *diary) Check(b []byte) error {
+	_, _, err := d.parse(b)
+	return err
+}
+
 func (d *diary) Restore(b []byte) error {
-	var lines []string
-	var indexes []uint64
-	for len(b) > 0 {
-		if len(b) < 12 || len(b) < 12+int(binary.BigEndian.Uint32(b[8:])) {
-			return errors.New("half a line")
-		}
-		n := 12 + int(binary.BigEndian.Uint32(b[8:]))
-		indexes = append(indexes, binary.BigEndian.Uint64(b))
-		lines = append(lines, string(b[12:n]))
-		b = b[n:]
+	lines, indexes, err := d.parse(b)
+	if err != nil {
+		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lines, d.indexes = lines, indexes
 	d.restores++
 	return nil
+}
+
+func (d *diary) parse(b []byte) (lines []string, indexes []uint64, err error) {
+	for len(b) > 0 {
+		if len(b) < 12 || len(b) < 12+int(binary.BigEndian.Uint32(b[8:])) {
+			return nil, nil, errors.New("half a line")
+		}
+		n := 12 + int(binary.BigEndian.Uint32(b[8:]))
+		indexes = append(indexes, binary.BigEndian.Uint64(b))
+		lines = append(lines, string(b[12:n]))
+		if d.refuse != "" && string(b[12:n]) == d.refuse {
+			return nil, nil, errors.New("cannot be: " + d.refuse)
+		}
+		b = b[n:]
+	}
+	return lines, indexes, nil
 }
 
 func (d *diary) read() []string {

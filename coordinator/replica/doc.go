@@ -16,6 +16,8 @@
 //     applied, now or before a restart, before it reaches the disk. Both end in Failed: the replica stops, and Err says why.
 //   - raft writes as much of a snapshot as its sender says that there is. Here it is bounded by snapshotMax, by its own
 //     head and by the room on the disk, while it comes; of one that is refused, or that fails, nothing is left.
+//   - Raft believes its members. A gate refuses, before raft reads them, requests and answers that no honest member sends
+//     and that raft could not recover from; a leader's state is shown to the FSM before its snapshot is stored.
 //   - Servers are known by their ids in raft's own configuration, never by an address. Options.Dial turns an id into a
 //     connection to the member that proved the id's key.
 //   - A proposal whose fate is unknown is ErrUnknownOutcome and nothing else is: after any other error the command was

@@ -18,6 +18,8 @@ type FSM interface {
 	Apply(index uint64, command []byte) any
 	// Snapshot gives the whole state, in bytes that Apply does not touch any more.
 	Snapshot() ([]byte, error)
+	// Check says what Restore would, and changes nothing. It may be called beside everything else.
+	Check(state []byte) error
 	// Restore replaces the whole state, or changes nothing and returns an error. The bytes may come from another member:
 	// they are to be believed as little as their leader.
 	Restore(state []byte) error
@@ -105,6 +107,17 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, fmt.Errorf("snapshot has %d bytes, limit %d", len(state), snapshotMax)
 	}
 	return &localSnapshot{index: m.applied.Load(), state: state}, nil
+}
+
+// check stops the replica where a leader's state is refused. Raft stores a snapshot before it restores it: without this
+// the refused one would be the newest on disk, and its own state, by which this member knew better, gone at the next start.
+func (m *machine) check(index uint64, state []byte) error {
+	err := m.fsm.Check(state)
+	if err != nil {
+		err = fmt.Errorf("the leader's snapshot of index %d: %w", index, err)
+		m.replica.fail(err)
+	}
+	return err
 }
 
 // Restore is raft.FSM's: at start from this member's own disk, later from what a leader sent, which the snapshot store has

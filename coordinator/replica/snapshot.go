@@ -186,8 +186,8 @@ func folders(root string) (out []string, err error) {
 	return out, err
 }
 
-// snapshots is a snapshot store that lets no leader's snapshot reach the disk unless it is whole and no older than what
-// this member has applied: once stored, raft would start from it after the next restart. It gives raft none whose
+// snapshots is a snapshot store that lets no leader's snapshot reach the disk unless it is whole, no older than what this
+// member has applied and one that the FSM takes: once stored, raft would start from it after the next restart. It gives raft none whose
 // description is not believed, or from which the log does not go on.
 type snapshots struct {
 	raft.SnapshotStore
@@ -365,7 +365,8 @@ type admission struct {
 	local   bool              // this member's own state
 	head    []byte
 	size    uint64    // by the head, once that is there
-	sum     hash.Hash // over everything but the last 32 bytes
+	sum     hash.Hash    // over everything but the last 32 bytes
+	whole   bytes.Buffer // of a leader's: what the FSM is asked about
 	tail    []byte
 	n       uint64
 	refused error
@@ -382,6 +383,9 @@ func (a *admission) Write(p []byte) (int, error) {
 	n, err := a.SnapshotSink.Write(p)
 	p = p[:n]
 	a.n += uint64(n)
+	if !a.local {
+		a.whole.Write(p)
+	}
 	a.tail = append(a.tail, p...)
 	if over := len(a.tail) - sha256.Size; over > 0 {
 		a.sum.Write(a.tail[:over])
@@ -485,5 +489,6 @@ func (a *admission) admit() error {
 	if a.n != a.size || !bytes.Equal(a.tail, a.sum.Sum(nil)) {
 		return errors.New("snapshot from the leader is damaged")
 	}
-	return nil
+	b := a.whole.Bytes()
+	return a.of.replica.machine.check(a.meta.Index, b[snapshotHead:len(b)-sha256.Size])
 }

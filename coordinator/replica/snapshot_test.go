@@ -211,6 +211,57 @@ func TestALeadersSnapshotIsBoundedAsItComes(t *testing.T) {
 	})
 }
 
+// TestARefusedStateLeavesNothing: a state that the FSM refuses is not on the disk afterwards, where raft would begin with it
+// at the next start, with nothing left that knows better; and the snapshots before it are.
+func TestARefusedStateLeavesNothing(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(o *Options) { o.TrailingLogs, o.SnapshotEvery, o.SnapshotInterval = 1, 1000, time.Hour })
+		_, index := c.propose("one")
+		c.agree(index)
+		at, _ := c.leader()
+		late := (at + 1) % 3
+		if err := c.members[late].Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		kept := func() []SnapshotFile {
+			files, err := InspectSnapshots(filepath.Join(c.dirs[late], "snapshots"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return files
+		}
+		before := kept()
+		c.stop(late)
+		for i := range 5 {
+			c.propose(fmt.Sprint("lie ", i))
+		}
+		for _, m := range c.alive() {
+			if err := m.Snapshot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 { // as often as its supervisor starts it
+			c.start(late)
+			c.members[late].diary.mu.Lock()
+			c.members[late].diary.refuse = "lie 3"
+			c.members[late].diary.mu.Unlock()
+			eventually(t, "the refusal", func() bool { return c.members[late].Err() != nil })
+			if lines := c.members[late].diary.read(); fmt.Sprint(lines) != "[one]" {
+				t.Errorf("lines %q", lines)
+			}
+			c.stop(late)
+			if now := kept(); fmt.Sprint(now) != fmt.Sprint(before) {
+				t.Fatalf("snapshots %+v, before %+v", now, before)
+			}
+		}
+		c.start(late) // and whoever has no objection takes it
+		_, index = c.propose("two")
+		if lines := c.agree(index); len(lines) < 7 {
+			t.Errorf("lines %q", lines)
+		}
+	})
+}
+
 // TestAnEndlessSnapshotDoesNotReachRaft: its main goroutine would read all of it.
 func TestAnEndlessSnapshotDoesNotReachRaft(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T) {

@@ -277,6 +277,9 @@ func (p *process) Snapshot() ([]byte, error) {
 	return p.machine.Snapshot(), nil
 }
 
+// Check is FSM's.
+func (p *process) Check(state []byte) error { return round.New(p.seat.s.c.ch).Restore(state) }
+
 // Restore is FSM's.
 func (p *process) Restore(state []byte) error {
 	next := round.New(p.seat.s.c.ch)
