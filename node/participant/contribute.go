@@ -200,33 +200,56 @@ func (p *Participant) debit(s *staged) error {
 		What: fmt.Sprintf("one masked update: %d numbers and %d private metrics, readable only as part of a sum over at least %d devices", rc.Values, rc.Tail, rc.NMin)})
 }
 
-// resume sends what an earlier run of the process staged and did not see acked.
+// resume sends what an earlier run of the process staged and did not see acked, and removes what will not be sent again.
 func (p *Participant) resume(ctx context.Context) error {
-	waiting, err := p.staged()
+	rounds, err := p.stagedRounds()
 	if err != nil {
 		return err
 	}
-	for _, s := range waiting {
-		if kept, err := p.confirm(s); err != nil || !kept {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		for _, u := range p.ledger.uploads() {
-			if u.entry.Round != s.header.Round {
-				continue
-			}
-			over := p.cfg.Now().UnixMilli() > s.config.CloseMs+clockToleranceMs
-			if u.acked || u.end != "" || p.gaveUp[s.header.Round] || over {
-				continue
-			}
-			if err := p.send(ctx, s); err != nil {
-				return err
-			}
+	for _, round := range rounds {
+		if err := p.resumeRound(ctx, round); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (p *Participant) resumeRound(ctx context.Context, round label.Hash) error {
+	u := p.ledger.upload(round)
+	if u != nil && u.end != "" {
+		return p.unstage(round) // the process ended, or the removal failed, after the ledger's entry
+	}
+	var s *staged
+	rc := p.waiting[round]
+	if rc == nil {
+		var err error
+		if s, err = p.readStaged(round); s == nil {
+			return err
+		}
+		rc = s.config
+	}
+	now := p.cfg.Now().UnixMilli()
+	switch {
+	case now > rc.NotAfterMs+stagedKeptMs:
+		// No member takes it or can open it any more, and to a device that was away for long none tells how the round ended.
+		// The ledger keeps its entry: the start stays blocked unless a death is proven.
+		p.cfg.Logger.Info("removing a staged contribution: its round is long over, and its end not known", "seq", rc.Seq)
+		return p.unstage(round)
+	case p.cfg.Observe, u == nil && rc.Task != p.task.ID: // a contributor's affair, or another task's
+		return nil
+	case u != nil && (u.acked || p.gaveUp[round] || now > rc.CloseMs+clockToleranceMs): // it waits for its end
+		return nil
+	}
+	if s == nil {
+		var err error
+		if s, err = p.readStaged(round); s == nil {
+			return err
+		}
+	}
+	if kept, err := p.confirm(s); err != nil || !kept {
+		return err
+	}
+	return p.send(ctx, s)
 }
 
 // confirm debits what was staged and not yet debited when the process ended. Nothing of it has left, so everything that
@@ -240,9 +263,6 @@ func (p *Participant) confirm(s *staged) (bool, error) {
 			p.cfg.Logger.Error("a staged contribution is not the one in the ledger: it is removed and not sent", "path", p.stagedPath(s.header.Round))
 			return false, p.unstage(s.header.Round)
 		}
-	}
-	if s.config.Task != p.task.ID {
-		return false, nil // another task's affair
 	}
 	if _, err := p.check(s.cert); err != nil {
 		p.cfg.Logger.Info("dropping a staged contribution that never left", "seq", s.config.Seq, "reason", err)

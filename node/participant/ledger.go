@@ -155,6 +155,16 @@ func (l *Ledger) uploads() []*upload {
 	return out
 }
 
+// upload is what the ledger says of a round's contribution; nil if it has none.
+func (l *Ledger) upload(round label.Hash) *upload {
+	for _, u := range l.uploads() {
+		if u.entry.Round == round {
+			return u
+		}
+	}
+	return nil
+}
+
 // blocks returns the earlier upload that forbids another one from the same start, if any: every upload does, unless a
 // death certificate proves that its round opened nothing (SA 2.3, device, rule 1c).
 func (l *Ledger) blocks(start, round label.Hash) *upload {

@@ -26,4 +26,9 @@ const (
 
 	stagedBytesMax = 1 << 29 // a contribution of 2^26 lanes and its head
 	entryBytesMax  = 256 << 10
+
+	// stagedKeptMs is how long staged bytes outlive the moment after which no member signs anything for their round, where
+	// its end is not known: no epoch that the round lists lives longer, and a clock that is wrong by hours costs no
+	// contribution.
+	stagedKeptMs = 24 * 60 * 60 * 1000
 )

@@ -82,6 +82,8 @@ type Participant struct {
 	asked   int                 // the member to ask first: each check-in begins with the next one
 	pending bool                // the Learner has not taken p.current yet
 
+	waiting map[label.Hash]*statement.RoundConfig // what is staged: files of up to 40 MB, not to be read at each step
+
 	failures int       // steps that failed one after the other
 	next     time.Time // no check-in before: a member asked an earlier run for that
 }
@@ -124,7 +126,8 @@ func New(ctx context.Context, cfg Config) (*Participant, error) {
 		return nil, err
 	}
 	p := &Participant{cfg: cfg, task: task, device: cert.Device, cert: cert, ledger: ledger,
-		refused: map[label.Hash]bool{}, gaveUp: map[label.Hash]bool{}, asked: int(cert.Authority)}
+		refused: map[label.Hash]bool{}, gaveUp: map[label.Hash]bool{}, asked: int(cert.Authority),
+		waiting: map[label.Hash]*statement.RoundConfig{}}
 	if p.current, err = p.loadState(); err == nil {
 		err = p.loadPace()
 	}
@@ -190,10 +193,8 @@ func (p *Participant) step(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if !p.cfg.Observe {
-		if err := p.resume(ctx); err != nil {
-			return 0, err
-		}
+	if err := p.resume(ctx); err != nil {
+		return 0, err
 	}
 	if early := p.next.Sub(p.cfg.Now()); early > 0 && early <= waitMax { // more is a clock that was moved
 		return early, nil
@@ -279,12 +280,7 @@ func (p *Participant) end(record *coordpb.RoundRecord) error {
 		return fmt.Errorf("the end of an earlier round: %w", err)
 	}
 	round := rc.ID()
-	var u *upload
-	for _, x := range p.ledger.uploads() {
-		if x.entry.Round == round {
-			u = x
-		}
-	}
+	u := p.ledger.upload(round)
 	if u == nil || u.end == EndPublished || u.end == EndDead {
 		return nil
 	}

@@ -103,12 +103,15 @@ func (p *Participant) stage(s *staged) error {
 		return err
 	}
 	path := p.stagedPath(s.header.Round)
-	return fault.Step("stage", path, func() error { return durable.WriteFile(path, b, 0o600) })
+	if err := fault.Step("stage", path, func() error { return durable.WriteFile(path, b, 0o600) }); err != nil {
+		return err
+	}
+	p.waiting[s.header.Round] = s.config
+	return nil
 }
 
-// staged lists what waits in the folder. A file that is not as it was written is removed: if anything of it left, the
-// ledger tells so, and forbids another upload; if not, the round is joined anew. To stop at it would be to stop for ever.
-func (p *Participant) staged() ([]*staged, error) {
+// stagedRounds lists the rounds that something is staged for.
+func (p *Participant) stagedRounds() (out []label.Hash, err error) {
 	entries, err := os.ReadDir(filepath.Join(p.cfg.Dir, "staged"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -116,39 +119,48 @@ func (p *Participant) staged() ([]*staged, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []*staged
 	for _, e := range entries {
-		if _, err := label.ParseHash(e.Name()); err != nil {
-			continue // a temporary file of an interrupted write
+		if round, err := label.ParseHash(e.Name()); err == nil { // else a temporary file of a write that failed
+			out = append(out, round)
 		}
-		path := filepath.Join(p.cfg.Dir, "staged", e.Name())
-		info, err := e.Info()
-		if err != nil {
-			return nil, err
-		}
-		var s *staged
-		if size := info.Size(); size > stagedBytesMax {
-			err = fmt.Errorf("%d bytes, limit %d", size, int64(stagedBytesMax))
-		} else {
-			b, rerr := os.ReadFile(path)
-			if rerr != nil {
-				return nil, rerr
-			}
-			s, err = parseStaged(b)
-		}
-		if err == nil && s.header.Round.String() != e.Name() {
-			err = fmt.Errorf("it is of round %s", s.header.Round)
-		}
-		if err != nil {
-			p.cfg.Logger.Error("a staged contribution is damaged: it is removed and not sent", "path", path, "error", err)
-			if err := durable.Remove(path); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		out = append(out, s)
 	}
 	return out, nil
 }
 
-func (p *Participant) unstage(round label.Hash) error { return durable.Remove(p.stagedPath(round)) }
+// readStaged reads what is staged for a round. A file that is not as it was written is removed, and nil is returned: if
+// anything of it left, the ledger tells so, and forbids another upload; if not, the round is joined anew. To stop at it
+// would be to stop for ever.
+func (p *Participant) readStaged(round label.Hash) (*staged, error) {
+	path := p.stagedPath(round)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	var s *staged
+	if size := info.Size(); size > stagedBytesMax {
+		err = fmt.Errorf("%d bytes, limit %d", size, int64(stagedBytesMax))
+	} else {
+		b, rerr := os.ReadFile(path)
+		if rerr != nil {
+			return nil, rerr
+		}
+		s, err = parseStaged(b)
+	}
+	if err == nil && s.header.Round != round {
+		err = fmt.Errorf("it is of round %s", s.header.Round)
+	}
+	if err != nil {
+		p.cfg.Logger.Error("a staged contribution is damaged: it is removed and not sent", "path", path, "error", err)
+		return nil, p.unstage(round)
+	}
+	p.waiting[round] = s.config
+	return s, nil
+}
+
+func (p *Participant) unstage(round label.Hash) error {
+	if err := durable.Remove(p.stagedPath(round)); err != nil {
+		return err
+	}
+	delete(p.waiting, round)
+	return nil
+}
