@@ -124,6 +124,11 @@ func open(ctx context.Context, dir string, o RunOptions, kind string, learner fu
 			e.close()
 		}
 	}()
+	// Before the first status is written. A join writes here without the lock, for a moment, when a certificate has ended:
+	// it may fail, and is repeated.
+	if _, err := durable.RemoveTemps(dir); err != nil {
+		return nil, err
+	}
 	if ch.Demo {
 		o.Logger.Warn(DemoLabel+": this charter allows cohorts that hide nobody", "consortium", ch.Consortium)
 	}

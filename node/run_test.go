@@ -194,6 +194,29 @@ func TestAnImportWorksWhileTheDeviceRuns(t *testing.T) {
 	eventually(t, dir, func(s Status) bool { return s.Acknowledged == 1 })
 }
 
+// TestWhatWasHalfWrittenGoes: the process that has the folder removes what one that was killed left of a write, and no
+// other does.
+func TestWhatWasHalfWrittenGoes(t *testing.T) {
+	dir, _, _ := enrolled(t, nil, nil)
+	half := filepath.Join(dir, "."+statusFile+".tmp-1")
+	must(t, os.WriteFile(half, []byte("half"), 0o600))
+	lock, err := durable.Lock(filepath.Join(dir, lockFile))
+	must(t, err)
+	if err := Run(t.Context(), dir, runOptions()); !errors.Is(err, durable.ErrLocked) {
+		t.Fatalf("a second process: %v", err)
+	}
+	if _, err := os.Stat(half); err != nil {
+		t.Fatalf("a process without the folder removed what another may be writing: %v", err)
+	}
+	must(t, lock.Close())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = Run(ctx, dir, runOptions())
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("what was half written stays: %v", err)
+	}
+}
+
 func TestWhatDoesNotRun(t *testing.T) {
 	dir, h, c := enrolled(t, nil, func(o *charter.Options) {
 		foreign := o.Tasks[0]

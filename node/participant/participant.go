@@ -88,7 +88,8 @@ type Participant struct {
 	next     time.Time // no check-in before: a member asked an earlier run for that
 }
 
-// New checks the configuration, opens the ledger and the last verified state, and hands the latter to the Learner.
+// New checks the configuration, removes what processes that died have left of writes, opens the ledger and the last
+// verified state, and hands the latter to the Learner.
 func New(ctx context.Context, cfg Config) (*Participant, error) {
 	task, ok := cfg.Charter.Task(cfg.Task)
 	if !ok {
@@ -117,9 +118,16 @@ func New(ctx context.Context, cfg Config) (*Participant, error) {
 		return nil, errors.New("the device certificate is of another key")
 	}
 	for _, dir := range []string{"staged", "adapters"} {
-		if err := durable.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
+		dir = filepath.Join(cfg.Dir, dir)
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
+		if _, err := durable.RemoveTemps(dir); err != nil { // a whole upload each, from a process that died in stage
+			return nil, err
+		}
+	}
+	if err := sweepAdapters(filepath.Join(cfg.Dir, "adapters"), cfg.Logger); err != nil {
+		return nil, err
 	}
 	ledger, err := OpenLedger(filepath.Join(cfg.Dir, "ledger"))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -54,18 +55,56 @@ func (p *Participant) loadState() (state, error) {
 
 // readState returns what it knows of the state also with an error.
 func (p *Participant) readState() (s state, err error) {
-	b, err := durable.ReadChecked(p.currentPath())
-	if err != nil {
+	if s, err = readCurrent(p.currentPath()); err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("%s: %w", p.currentPath(), err)
-	}
-	if b, err = os.ReadFile(p.adapterPath(s.Model)); err != nil {
+	b, err := os.ReadFile(p.adapterPath(s.Model))
+	if err != nil {
 		return s, err
 	}
 	s.model, err = p.parseModel(b, s.Model, s.Seq)
 	return s, err
+}
+
+// readCurrent reads the file that names the state of a task, without that state.
+func readCurrent(path string) (s state, err error) {
+	b, err := durable.ReadChecked(path)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// sweepAdapters removes the states that no task's file names: a process ended between two writes of keep, or before the
+// state of before was removed. While one of the files cannot be read nobody knows what it names, and all stay.
+func sweepAdapters(dir string, logger *slog.Logger) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	named := map[label.Hash]bool{}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".json" {
+			continue
+		}
+		s, err := readCurrent(filepath.Join(dir, e.Name()))
+		if err != nil {
+			logger.Warn("adapters that nobody needs may stay", "error", err)
+			return nil
+		}
+		named[s.Model] = true
+	}
+	for _, e := range entries {
+		if hash, err := label.ParseHash(e.Name()); err == nil && !named[hash] {
+			if err := durable.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // parseModel checks that bytes are the state of that name, round and layout.

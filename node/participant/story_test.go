@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,11 +176,70 @@ func TestACrashBeforeStagingLeavesNothingBehind(t *testing.T) {
 	p := d.start()
 	rc := c.show(c.config(taskCommons, 1, nil))
 	// A write that was cut off leaves a temporary file, which is nobody's contribution.
-	must(t, os.WriteFile(filepath.Join(d.cfg.Dir, "staged", ".x.tmp-1"), []byte("half"), 0o600))
+	half := filepath.Join(d.cfg.Dir, "staged", ".x.tmp-1")
+	writeFile(t, half, []byte("half"))
 	must(t, p.Close())
 	step(t, d.start())
 	if len(c.uploads(rc)) != 1 {
 		t.Fatal("the device did not contribute after the restart")
+	}
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("what was half written stays: %v", err)
+	}
+}
+
+// TestOnlyTheAdaptersThatAreNamedStay: a process died between two writes, and the next removes what it left: nothing
+// that a task's file names, and nothing at all while such a file cannot be read.
+func TestOnlyTheAdaptersThatAreNamedStay(t *testing.T) {
+	c := newConsortium(t, nil)
+	d := c.device(taskCommons)
+	p := d.start()
+	var hashes []string // of both tasks' states
+	for _, task := range []string{taskCommons, taskMean} {
+		rc := c.config(task, 1, nil)
+		record, m := c.publish(rc, make([]float32, rc.Values), 0, 1)
+		c.alter(func() { c.latest = record })
+		if task == taskMean {
+			must(t, p.Close())
+			d.cfg.Task, d.cfg.Base = taskMean, label.Hash{}
+			p = d.start()
+		}
+		step(t, p)
+		hashes = append(hashes, m.Hash().String())
+	}
+	must(t, p.Close())
+	in := func(name string) string { return filepath.Join(d.cfg.Dir, "adapters", name) }
+	orphan := label.Sum(label.TagModel, []byte("orphan")).String()
+	must(t, os.MkdirAll(in("current-peft"), 0o700))
+	for _, damaged := range []bool{true, false} {
+		for _, name := range []string{orphan, "." + orphan + ".tmp-7"} {
+			writeFile(t, in(name), []byte("an adapter"))
+		}
+		whole, err := os.ReadFile(in(taskCommons + ".json"))
+		must(t, err)
+		if damaged {
+			writeFile(t, in(taskCommons+".json"), whole[1:])
+		}
+		p = d.start()
+		must(t, p.Close())
+		must(t, os.WriteFile(in(taskCommons+".json"), whole, 0o600))
+		var names []string
+		entries, err := os.ReadDir(in(""))
+		must(t, err)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		want := append(slices.Clone(hashes), taskCommons+".json", taskMean+".json", "current-peft")
+		if damaged {
+			want = append(want, orphan)
+		}
+		slices.Sort(want)
+		if !slices.Equal(names, want) {
+			t.Errorf("damaged %v: there are %v, want %v", damaged, names, want)
+		}
+		if p.Seq() != 1 {
+			t.Errorf("damaged %v: the state of round %d was loaded", damaged, p.Seq())
+		}
 	}
 }
 
