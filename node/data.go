@@ -10,6 +10,7 @@ import (
 
 	"github.com/ruche-federation/ruche/node/journal"
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/vault"
 )
 
 const journalFolder = "journal"
@@ -48,22 +49,57 @@ func ImportData(ctx context.Context, dir string, r io.Reader, user string, now f
 // journalTexts gives the parts of the journal, read again only when something was added: opening it for every round
 // would cost a device more than its round's upload.
 func (h *Home) journalTexts(now func() time.Time, logger *slog.Logger) texts {
-	dir := filepath.Join(h.Dir, journalFolder)
+	return textsOf(filepath.Join(h.Dir, journalFolder), logger, func(ctx context.Context) (opened, error) {
+		j, err := h.openJournal(ctx, now, logger)
+		if j == nil {
+			return nil, err
+		}
+		return j, err
+	})
+}
+
+// opened is what textsOf needs of a journal; tests let it fail.
+type opened interface {
+	Texts(journal.Split) ([]string, error)
+	Close() error
+}
+
+func textsOf(dir string, logger *slog.Logger, open func(context.Context) (opened, error)) texts {
 	var all []string
 	seen := ""
+	var held opened // a full disk did not let it close: it has the folder, for an import too, until a later call closes it
+	full := func(err error) bool { return errors.As(err, new(*vault.FullError)) }
 	return func(ctx context.Context, s journal.Split) (out []string, err error) {
 		stamp := journal.Stamp(dir)
 		if stamp == "" {
 			return nil, journal.ErrEmpty // no journal: none is made for reading it
 		}
+		if held != nil {
+			err := held.Close()
+			if !full(err) {
+				held = nil
+			}
+			if err != nil && (held == nil || stamp != seen) {
+				return nil, err
+			}
+		}
 		if stamp == seen {
 			return s.Of(all), nil
 		}
-		j, err := h.openJournal(ctx, now, logger)
+		j, err := open(ctx)
 		if err != nil {
+			held = j
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, j.Close()) }()
+		defer func() {
+			closing := j.Close()
+			if !full(closing) {
+				err = errors.Join(err, closing)
+				return
+			}
+			held = j
+			logger.Warn("the journal cannot be closed: no import gets it until the disk has room and a round asks for it", "error", closing)
+		}()
 		fresh, err := j.Texts(journal.All)
 		if err != nil {
 			return nil, err

@@ -119,29 +119,30 @@ func recordKey(seq int) []byte { return binary.BigEndian.AppendUint64([]byte("r"
 func digestKey(sum [32]byte) []byte { return append([]byte("d"), sum[:]...) }
 
 // Open opens the journal in a folder, which it makes if need be. It fails with an error that wraps durable.ErrLocked
-// while another process has it open.
+// while another process has it open. A Journal that comes with an error could not be closed, as *vault.FullError says: it
+// has the folder, and is good for nothing but another Close.
 func Open(o Options) (*Journal, error) {
 	db, err := vault.Open(vault.Options{Dir: filepath.Join(o.Dir, "records"), Key: o.Key, Profile: vault.Device, Logger: o.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j, err := openOn(db, o.Dir, o.Now)
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	return j, nil
+	return openOn(db, o.Dir, o.Now)
 }
 
 func openOn(db store, dir string, now func() time.Time) (*Journal, error) {
 	j := &Journal{db: db, dir: dir, now: now}
-	if err := j.settle(); err != nil {
-		return nil, err
+	err := j.settle()
+	if err == nil && Stamp(dir) != strconv.Itoa(j.count) { // a crash between the last import and its stamp
+		err = j.writeStamp()
 	}
-	if Stamp(dir) != strconv.Itoa(j.count) { // a crash between the last import and its stamp
-		return j, j.writeStamp()
+	if err == nil {
+		return j, nil
 	}
-	return j, nil
+	closing := j.Close()
+	if !errors.As(closing, new(*vault.FullError)) {
+		j = nil
+	}
+	return j, errors.Join(err, closing)
 }
 
 // settle reads how many records there are and removes what lies behind them.
@@ -160,7 +161,8 @@ func (j *Journal) settle() error {
 	return j.cleanTail()
 }
 
-// Close gives the folder back.
+// Close gives the folder back. Where it fails with *vault.FullError the journal is open still, and can be closed once
+// there is room.
 func (j *Journal) Close() error { return j.db.Close() }
 
 // Count is the number of records.

@@ -294,6 +294,42 @@ func TestAFailedImportCanBeTriedAgainInTheSameProcess(t *testing.T) {
 	}
 }
 
+// stuck is a store that a full disk does not let close at first, and that cannot be read.
+type stuck struct {
+	store
+	full int
+}
+
+func (s *stuck) Get([]byte) ([]byte, error) { return nil, errKilled }
+
+func (s *stuck) Close() error {
+	if s.full--; s.full >= 0 {
+		return &vault.FullError{}
+	}
+	return s.store.Close()
+}
+
+// TestAJournalThatDidNotOpenGivesItsFolderBack: at once, or once the disk has room.
+func TestAJournalThatDidNotOpenGivesItsFolderBack(t *testing.T) {
+	for full := range 3 {
+		dir := t.TempDir()
+		whole := open(t, dir)
+		j, err := openOn(&stuck{whole.db, full}, dir, time.Now)
+		if !errors.Is(err, errKilled) || errors.As(err, new(*vault.FullError)) != (full > 0) || (j != nil) != (full > 0) {
+			t.Fatalf("full %d times: %v, %v", full, j, err)
+		}
+		for range full - 1 {
+			if err := j.Close(); !errors.As(err, new(*vault.FullError)) {
+				t.Fatalf("full %d times: %v", full, err)
+			}
+		}
+		if j != nil {
+			must(t, j.Close())
+		}
+		must(t, open(t, dir).Close())
+	}
+}
+
 func TestACancelledImportAddsNothing(t *testing.T) {
 	j := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
