@@ -10,6 +10,6 @@
 //
 // # Assumptions
 //
-// The clock is used for liveness only: a wrong one makes the device wait or refuse, never upload twice or to another
-// round. One process owns the folder.
+// The clock is used for liveness only: a wrong one makes the device wait, refuse or give an upload up, never upload twice
+// or to another round. One process owns the folder: New removes what others left half written in staged/ and adapters/.
 package participant
