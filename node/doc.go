@@ -12,7 +12,8 @@
 //	staged/ adapters/     see package participant
 //	ledger                what left, when, to whom (package participant)
 //	adapters/current-peft the commons as a PEFT directory, for every other program
-//	status.json           what the running process last said of itself
+//	status.json           what Run last said of itself; the file's time is when it said last that it lives
+//	status.TASK.json      the same of Contribute
 //
 // Clock and randomness enter here: everything below takes them as arguments.
 //

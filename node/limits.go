@@ -34,6 +34,11 @@ const (
 	evaluationsMax = 4096
 	trainTimesMax  = 16
 
+	// statusEvery is how often a running device says that it lives. Without a word for staleAfter it is not called running:
+	// several times as long, and less than the five seconds within which a status has to be true.
+	statusEvery = time.Second
+	staleAfter  = 4 * time.Second
+
 	// journalTries is how often the journal is asked for while another process of the owner's, an import, has it.
 	journalTries = 50
 	journalWait  = 100 * time.Millisecond

@@ -134,6 +134,7 @@ func open(ctx context.Context, dir string, o RunOptions, kind string, learner fu
 	}
 	e.status = newReporter(e.home, ch, e.task, o.Observe, o.Now, o.Logger)
 	e.status.set(func(*Status) {})
+	go e.status.keep()
 	inner, err := learner(e)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
+	"github.com/ruche-federation/ruche/crypto/identity"
 	"github.com/ruche-federation/ruche/node/participant"
 	"github.com/ruche-federation/ruche/storage/durable"
 )
@@ -329,6 +331,55 @@ func TestARefusedRoundEndsAContribution(t *testing.T) {
 	}
 	if n, _ := c.seen(); n != 0 {
 		t.Fatal("something was sent")
+	}
+}
+
+// TestTheFileSaysThatTheProcessLives: by its time, every second. A file that does not hold the last word says nothing of
+// the kind.
+func TestTheFileSaysThatTheProcessLives(t *testing.T) {
+	key, err := identity.NewKey(rand.Reader)
+	must(t, err)
+	h, now := &Home{Dir: t.TempDir(), Key: key}, time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	path := filepath.Join(h.Dir, statusFile)
+	r := newReporter(h, &charter.Charter{}, &charter.Task{ID: "commons"}, false, func() time.Time { return now }, quiet())
+	r.set(func(s *Status) { s.State = StateTraining })
+	before, err := os.ReadFile(path)
+	must(t, err)
+	now = now.Add(time.Hour)
+	if !r.alive() {
+		t.Fatal("not alive in training")
+	}
+	after, err := os.ReadFile(path)
+	must(t, err)
+	if s, err := ReadStatus(h.Dir); err != nil || !s.Updated.Equal(now) || !bytes.Equal(before, after) {
+		t.Fatalf("an hour later: %+v, %v", s, err)
+	}
+
+	// What cannot be written is not touched, and written as soon as it can be.
+	must(t, os.Remove(path))
+	must(t, os.Mkdir(path, 0o700))
+	made, err := os.Stat(path)
+	must(t, err)
+	r.set(func(s *Status) { s.State = StateUploading })
+	r.alive()
+	if still, err := os.Stat(path); err != nil || !still.ModTime().Equal(made.ModTime()) {
+		t.Fatalf("another's file was touched: %v", err)
+	}
+	must(t, os.Remove(path))
+	r.alive()
+	if s, err := ReadStatus(h.Dir); err != nil || s.State != StateUploading {
+		t.Fatalf("when it can be written: %+v, %v", s, err)
+	}
+
+	// The end is the last word.
+	r.set(func(s *Status) { s.State = StateStopped })
+	ended := now
+	now = now.Add(time.Hour)
+	if r.alive() {
+		t.Fatal("alive after the end")
+	}
+	if s, err := ReadStatus(h.Dir); err != nil || !s.Updated.Equal(ended) {
+		t.Fatalf("after the end: %+v, %v", s, err)
 	}
 }
 

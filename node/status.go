@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +22,7 @@ import (
 	"github.com/ruche-federation/ruche/storage/durable"
 )
 
-// States of a running device.
+// States of a device.
 const (
 	StateStarting  = "starting"
 	StateIdle      = "idle"      // no round that this device takes part in
@@ -28,9 +30,10 @@ const (
 	StateUploading = "uploading" // sends it
 	StateWaiting   = "waiting"   // acknowledged; the round goes on
 	StateStopped   = "stopped"
+	StateStale     = "stale" // a process has the folder and has not said of late that it lives; never in a file
 )
 
-// Status is what a device says of itself, in status.json. It holds nothing of the owner's text.
+// Status is what a device says of itself, in status.json or status.TASK.json. It holds nothing of the owner's text.
 type Status struct {
 	Version       int          `json:"version"`
 	PID           int          `json:"pid"`
@@ -51,7 +54,7 @@ type Status struct {
 	TrainMs       []int64      `json:"train_ms,omitempty"` // of the last rounds, newest last
 	LastError     string       `json:"last_error,omitempty"`
 	PeakRSSBytes  int64        `json:"peak_rss_bytes,omitempty"`
-	Updated       time.Time    `json:"updated"`
+	Updated       time.Time    `json:"updated"` // when the process said last that it lives
 }
 
 const statusVersion = 1
@@ -66,20 +69,66 @@ type Evaluation struct {
 	Loss    float64    `json:"loss"` // nats per token
 }
 
-// ReadStatus reads what a device last said of itself. It fails with an error that wraps fs.ErrNotExist before the first
-// run.
-func ReadStatus(dir string) (Status, error) {
+// Statuses is how a device fares at now, by task: what its processes said of themselves last, and whether that still
+// holds. First comes the process that has the folder, or the last that had it; every other is stopped. It fails with an
+// error that wraps fs.ErrNotExist before the first run.
+func Statuses(dir string, now time.Time) ([]Status, error) {
+	held, err := Running(dir) // before the files are read, so that a process that ends now has its last word
+	if err != nil {
+		return nil, err
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []Status
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), "status.") && strings.HasSuffix(f.Name(), ".json") {
+			s, err := readStatus(filepath.Join(dir, f.Name()))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+		}
+	}
+	if len(all) == 0 {
+		return nil, &fs.PathError{Op: "open", Path: filepath.Join(dir, statusFile), Err: fs.ErrNotExist}
+	}
+	// Nearest to now rather than newest: the clock may have been set back since a process was killed.
+	age := func(s Status) time.Duration { return now.Sub(s.Updated).Abs() }
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(age(a), age(b)) })
+	for i := range all {
+		switch s := &all[i]; {
+		case i > 0 || !held:
+			s.State, s.PID = StateStopped, 0 // whatever it said last
+		case age(*s) > staleAfter:
+			s.State = StateStale
+		}
+	}
+	return all, nil
+}
+
+// ReadStatus reads what the process of the commons last said of itself. It fails with an error that wraps fs.ErrNotExist
+// before the first run.
+func ReadStatus(dir string) (Status, error) { return readStatus(filepath.Join(dir, statusFile)) }
+
+func readStatus(path string) (Status, error) {
 	var s Status
-	b, err := readBounded(filepath.Join(dir, statusFile), statusFileMax)
+	b, err := readBounded(path, statusFileMax)
 	if err != nil {
 		return s, err
 	}
 	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("%s: %w", filepath.Join(dir, statusFile), err)
+		return s, fmt.Errorf("%s: %w", path, err)
 	}
 	if s.Version != statusVersion {
-		return s, fmt.Errorf("%s has version %d, this program reads %d", filepath.Join(dir, statusFile), s.Version, statusVersion)
+		return s, fmt.Errorf("%s has version %d, this program reads %d", path, s.Version, statusVersion)
 	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return s, err
+	}
+	s.Updated = info.ModTime().UTC()
 	return s, nil
 }
 
@@ -99,14 +148,16 @@ func Running(dir string) (bool, error) {
 	return false, lock.Close()
 }
 
-// reporter keeps status.json true.
+// reporter keeps a status file true. The file's time says that the process lives: that needs no write, and nothing that a
+// power cut could tear.
 type reporter struct {
 	path   string
 	now    func() time.Time
 	logger *slog.Logger
 
-	mu sync.Mutex // guards s and the file
-	s  Status
+	mu      sync.Mutex // guards s, written and the file
+	s       Status
+	written bool // the file holds s
 }
 
 // newReporter begins a status. Evaluations of an earlier run of the same task under the same charter are kept.
@@ -130,14 +181,44 @@ func (r *reporter) set(change func(*Status)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.s)
+	r.put()
+}
+
+func (r *reporter) put() {
 	r.s.Updated, r.s.PeakRSSBytes = r.now().UTC(), peakRSS()
 	b, err := json.MarshalIndent(&r.s, "", "  ")
 	if err == nil {
 		err = durable.WriteFile(r.path, append(b, '\n'), 0o600)
 	}
-	if err != nil {
-		r.logger.Warn("status.json was not written", "error", err)
+	if err == nil {
+		err = os.Chtimes(r.path, time.Time{}, r.s.Updated)
 	}
+	if r.written = err == nil; err != nil {
+		r.logger.Warn("the status was not written", "error", err)
+	}
+}
+
+// keep says every statusEvery that the process lives, until the status says that it does not.
+func (r *reporter) keep() {
+	for range time.Tick(statusEvery) {
+		if !r.alive() {
+			return
+		}
+	}
+}
+
+// alive touches the file. One that does not hold what was set last is written: touched, it would pass a word of before,
+// or of a dead process, for one of now.
+func (r *reporter) alive() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.s.State == StateStopped {
+		return false
+	}
+	if !r.written || os.Chtimes(r.path, time.Time{}, r.now()) != nil {
+		r.put()
+	}
+	return true
 }
 
 // counts takes over what the ledger says, and the state that follows from it.
