@@ -29,28 +29,36 @@ func statusCommand() *urfave.Command {
 			if _, err := node.OpenHome(dir); err != nil {
 				return advise(err)
 			}
-			s, err := node.ReadStatus(dir)
+			now := time.Now()
+			all, err := node.Statuses(dir, now)
 			if errors.Is(err, fs.ErrNotExist) {
 				return cli.Fail("never_ran", "start it with `ruche-node run`", "no device has run in %s yet", dir)
 			}
 			if err != nil {
 				return err
 			}
-			running, err := node.Running(dir)
-			if err != nil {
-				return err
-			}
-			if !running { // whatever it said last
-				s.State, s.PID = node.StateStopped, 0
-				err = cli.Fail("stopped", "start it with `ruche-node run`", "the device is not running; what it said last is %s old", cli.Age(time.Since(s.Updated)))
+			age := now.Sub(all[0].Updated)
+			r := &statusReport{Status: all[0], AgeSeconds: float64(age.Milliseconds()) / 1000, Others: all[1:]}
+			switch r.State {
+			case node.StateStopped:
+				err = cli.Fail("stopped", "start it with `ruche-node run`", "the device is not running; what it said last is %s old", cli.Age(age))
+			case node.StateStale:
+				err = cli.Fail("stale", "look at its log: is it suspended, its disk full, or the machine overloaded?", "a process has the folder and has written no status for %s", cli.Age(age.Abs()))
 			}
 			o := cli.Out(c)
-			return o.Verdict(s, func(w io.Writer) error { return printStatus(w, o, s, running) }, err)
+			return o.Verdict(r, func(w io.Writer) error { return r.print(w, o, now) }, err)
 		},
 	}
 }
 
-func printStatus(w io.Writer, o *cli.Output, s node.Status, running bool) error {
+// statusReport is the task of the process that has the folder, or had it last, and what became of the others.
+type statusReport struct {
+	node.Status
+	AgeSeconds float64       `json:"age_seconds"`
+	Others     []node.Status `json:"other_tasks"`
+}
+
+func (s *statusReport) print(w io.Writer, o *cli.Output, now time.Time) error {
 	t := &cli.Table{Columns: []string{"FIELD", "VALUE"}}
 	if s.Label != "" {
 		t.Add("privacy", o.Bad(s.Label))
@@ -63,11 +71,14 @@ func printStatus(w io.Writer, o *cli.Output, s node.Status, running bool) error 
 	}
 	t.Add("task", task)
 	state := o.Good(s.State)
-	if !running {
-		state = o.Bad(node.StateStopped)
+	if s.State == node.StateStopped || s.State == node.StateStale {
+		state = o.Bad(s.State)
+	}
+	if s.PID != 0 {
+		state += fmt.Sprintf(", process %d", s.PID)
 	}
 	t.Add("state", state)
-	t.Add("commons", fmt.Sprintf("round %d, %s", s.Seq, s.Adapter))
+	t.Add("adopted", fmt.Sprintf("round %d, %s", s.Seq, s.Adapter))
 	t.Add("contributions", fmt.Sprintf("%d, %d acknowledged, %d published", s.Contributions, s.Acknowledged, s.Published))
 	for _, e := range s.Evaluations {
 		t.Add(fmt.Sprintf("loss, round %d", e.Seq), fmt.Sprintf("%.4f nats per token over %d tokens (%s)", e.Loss, e.Tokens, e.Split))
@@ -77,6 +88,9 @@ func printStatus(w io.Writer, o *cli.Output, s node.Status, running bool) error 
 	}
 	if s.LastError != "" {
 		t.Add("last error", s.LastError)
+	}
+	for _, other := range s.Others {
+		t.Add("other task", fmt.Sprintf("%s: %s, last heard %s ago", other.Task, other.State, cli.Age(now.Sub(other.Updated))))
 	}
 	return t.Write(w, false)
 }
