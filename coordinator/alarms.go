@@ -31,6 +31,7 @@ const (
 	AlarmDuty     = "duty_refused"     // the log asks for what this member must not sign
 	AlarmClock    = "clock_wrong"      // the other members' clocks contradict this one
 	AlarmStopped  = "stopped"          // the member stopped by itself
+	AlarmDisk     = "disk_full"        // the log found no room for a minute
 	AlarmList     = "alarms_damaged"   // the list of alarms was damaged: earlier ones are in the file that was set aside
 )
 

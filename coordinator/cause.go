@@ -51,6 +51,9 @@ func CauseOf(err error) Cause {
 		return Cause{"locked", "another process works in this folder", "see `ruche-coordinator status`"}
 	case errors.Is(err, fs.ErrPermission):
 		return Cause{"permission_denied", "a file or folder cannot be read or written by this user", "run as the user who owns the folder"}
+	case errors.As(err, new(*durable.BrokenError)):
+		return Cause{"write_failed", "a write to the disk failed, and what it left there is not known before it is read again: until then nothing more is written, acknowledged or signed",
+			"start it: it reads what is there and goes on; if it stops so again, check the disk, and how many files this user may open"}
 	case errors.As(err, new(*durable.CorruptError)):
 		return Cause{"file_damaged", "a file of this folder is not what was written", "run `ruche-coordinator doctor`, which names it"}
 	case err == nil:

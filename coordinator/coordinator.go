@@ -156,6 +156,24 @@ func (m *Member) openStores(dir string) (err error) {
 	return err
 }
 
+// watchStores tells when a write in a store of files has failed so that nothing in it is there any more until it is opened
+// again: this member would say that it lacks all that it holds.
+func (m *Member) watchStores(ctx context.Context, broken chan<- error) {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := errors.Join(m.shelf.Err(), m.sums.Err(), m.results.Err()); err != nil {
+				broken <- err
+				return
+			}
+		}
+	}
+}
+
 // Attach gives the member its log and its peers, once, before anything else runs.
 func (m *Member) Attach(log Log, peers Peers) {
 	m.log, m.peers = log, peers

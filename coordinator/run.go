@@ -153,6 +153,8 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 	working.Go(func() { log.keepSeats(work) })
 	report.say(m, StateRunning)
 	working.Go(func() { report.keep(work, m) })
+	broken := make(chan error, 1)
+	working.Go(func() { m.watchStores(work, broken) })
 	o.Logger.Info("member is up", "name", home.Card.Name, "device_port", devicePort.Addr().String(), "mesh_port", listener.Addr().String(), "n", ch.N, "f", ch.F)
 	if o.Ready != nil {
 		o.Ready(m)
@@ -163,6 +165,7 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 		err = fmt.Errorf("a port stopped serving: %w", err)
 	case <-log.raft.Failed():
 		err = log.raft.Err()
+	case err = <-broken:
 	}
 	o.Logger.Info("stopping")
 	report.say(m, StateStopping)
@@ -212,6 +215,8 @@ func peerKeys(ch *charter.Charter, me int) []mesh.PeerKey {
 	return out
 }
 
+var errLogFull = errors.New("the disk has no room for the log: nothing is acknowledged and nothing signed here until there is some")
+
 // openLog opens the log's disk and starts raft among the charter's members. Its close function ends both.
 func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, peers *meshPeers, cert tls.Certificate, accept net.Listener) (_ *raftLog, _ func() error, err error) {
 	log := &raftLog{m: m, peers: peers}
@@ -243,6 +248,7 @@ func openLog(o RunOptions, home *Home, ch *charter.Charter, me int, m *Member, p
 	log.self = home.Card.Name + "/" + id
 	opts := replica.Options{
 		Self: log.self, Members: first, Found: found, Dir: dir, Log: store, Listener: accept, Profile: o.Timing, Logger: o.Logger,
+		OnFull: func() { m.alarms.raise(AlarmDisk, errLogFull) },
 		Dial: func(ctx context.Context, id string) (net.Conn, error) {
 			i := log.index(id)
 			if i < 0 {

@@ -284,6 +284,7 @@ var meaning = map[string]string{
 	coordinator.AlarmState:    "a leader sent a state that contradicts what this member knows: it lies, or lost a part of its log",
 	coordinator.AlarmDuty:     "the log asks for something that this member must not sign: a leader lies, or the log was exchanged",
 	coordinator.AlarmClock:    "while this member led, no round went on; set its clock: the rounds go on by themselves",
+	coordinator.AlarmDisk:     "the log took nothing for as long: this member neither acknowledged nor signed; it goes on by itself when there is room",
 	coordinator.AlarmStopped:  "the member stopped by itself",
 	coordinator.AlarmList:     "earlier alarms are in the file that was set aside",
 }

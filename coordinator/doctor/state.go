@@ -214,7 +214,7 @@ func (x *Examination) disk() {
 	mib := free >> 20
 	switch {
 	case free < logStops:
-		x.find(Problem, "disk", "disk_full", "the log takes nothing more: the member stops", "free space on this file system", "%d MiB are free, the log needs %d", mib, logStops>>20)
+		x.find(Problem, "disk", "disk_full", "the log takes nothing: a member that runs acknowledges and signs nothing until there is room, and one that is stopped does not start", "free space on this file system", "%d MiB are free, the log needs %d", mib, logStops>>20)
 	case free < uploadsStop:
 		x.find(Warning, "disk", "disk_low", "contributions are refused here; devices go to other members", "free space on this file system", "%d MiB are free, contributions leave %d", mib, uploadsStop>>20)
 	default:

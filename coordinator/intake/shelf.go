@@ -486,6 +486,9 @@ func (s *Shelf) ExpireParts(now time.Time, ttl time.Duration) (int, error) {
 	return n, err
 }
 
+// Err is why nothing is here any more until the shelf is opened again, nil while it works.
+func (s *Shelf) Err() error { return s.blobs.Err() }
+
 // Close gives the folder back.
 func (s *Shelf) Close() error { return s.blobs.Close() }
 

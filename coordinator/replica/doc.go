@@ -18,6 +18,8 @@
 //     head and by the room on the disk, while it comes; of one that is refused, or that fails, nothing is left.
 //   - Raft believes its members. A gate refuses, before raft reads them, requests and answers that no honest member sends
 //     and that raft could not recover from; a leader's state is shown to the FSM before its snapshot is stored.
+//   - A write of the log or its guard whose fate is unknown ends in Failed too: neither takes another one before it is
+//     opened again, which the next process does. raft only logs it, and a member that stayed would use up f for nothing.
 //   - Servers are known by their ids in raft's own configuration, never by an address. Options.Dial turns an id into a
 //     connection to the member that proved the id's key.
 //   - A proposal whose fate is unknown is ErrUnknownOutcome and nothing else is: after any other error the command was

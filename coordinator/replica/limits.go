@@ -18,6 +18,8 @@ const (
 	snapshotsLeave = 48 << 20
 	// snapshotsKept: the newest, and the one before it in case the newest cannot be read.
 	snapshotsKept = 2
+	// fullSeconds is how long the log finds no room before somebody is told.
+	fullSeconds = 60
 	// poolMax connections to one member wait for the next request: heartbeat, votes, entries.
 	poolMax = 3
 	// inFlight is one AppendEntries per follower at a time, which turns raft's pipeline off. In v1.8.0 a pipeline whose

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/ruche-federation/ruche/storage/raftlog"
+	"github.com/ruche-federation/ruche/storage/vault"
 )
 
 // Log keeps the entries, raft's term and vote, and the guard over what was applied. *raftlog.Store is one.
@@ -24,7 +25,8 @@ type Log interface {
 
 var _ Log = (*raftlog.Store)(nil)
 
-// watched is a Log that stops the replica when raft is made to rewrite what was applied: raft itself only logs it.
+// watched is a Log that stops the replica when raft is made to rewrite what was applied, and when a write has failed and
+// the log takes no other: raft itself only logs it, and the member would stay, and be counted on, for nothing.
 type watched struct {
 	Log
 	replica *Replica
@@ -34,10 +36,26 @@ type watched struct {
 func (w *watched) StoreLog(entry *raft.Log) error { return w.StoreLogs([]*raft.Log{entry}) }
 
 // StoreLogs is raft.LogStore's.
-func (w *watched) StoreLogs(entries []*raft.Log) error { return w.check(w.Log.StoreLogs(entries)) }
+func (w *watched) StoreLogs(entries []*raft.Log) error {
+	err := w.check(w.Log.StoreLogs(entries))
+	if errors.As(err, new(*vault.FullError)) {
+		w.replica.full.CompareAndSwap(0, 1)
+	} else {
+		w.replica.full.Store(0)
+	}
+	return err
+}
 
 // DeleteRange is raft.LogStore's.
 func (w *watched) DeleteRange(low, high uint64) error { return w.check(w.Log.DeleteRange(low, high)) }
+
+// Set is raft.StableStore's.
+func (w *watched) Set(key, value []byte) error { return w.check(w.Log.Set(key, value)) }
+
+// SetUint64 is raft.StableStore's.
+func (w *watched) SetUint64(key []byte, value uint64) error {
+	return w.check(w.Log.SetUint64(key, value))
+}
 
 // IsMonotonic is raft.MonotonicLogStore's.
 func (w *watched) IsMonotonic() bool {
@@ -49,5 +67,5 @@ func (w *watched) check(err error) error {
 	if errors.Is(err, raftlog.ErrAppliedRewrite) {
 		w.replica.fail(err)
 	}
-	return err
+	return w.replica.failBroken(err)
 }

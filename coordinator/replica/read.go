@@ -34,7 +34,7 @@ func (r *Replica) EnsureApplied(index uint64) error {
 		return fmt.Errorf("%w: index %d, applied %d", ErrNotApplied, index, applied)
 	}
 	if err := fault.Step("applied", r.opts.Dir, func() error { return r.opts.Log.SetApplied(applied) }); err != nil {
-		return fmt.Errorf("guarding index %d: %w", applied, err)
+		return r.failBroken(fmt.Errorf("guarding index %d: %w", applied, err))
 	}
 	r.durable.Store(applied)
 	return nil

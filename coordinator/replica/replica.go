@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ruche-federation/ruche/storage/durable"
 )
 
 // Options are what New needs besides the FSM. All fields but those marked optional are required.
@@ -35,6 +37,8 @@ type Options struct {
 	// OnApplied is optional: it is called after each batch of entries, and after a restored snapshot, without locks held
 	// and from the FSM's goroutine. It must return at once.
 	OnApplied func(index uint64)
+	// OnFull is optional: it is called every second once the disk has been too full for the log for a minute.
+	OnFull func()
 	// Snapshots are taken when SnapshotEvery entries came since the last one, and leave TrailingLogs entries for followers
 	// that are a little behind; looked at every SnapshotInterval to twice that. Zero: 8192, 10240, two minutes.
 	SnapshotEvery    uint64
@@ -53,6 +57,7 @@ type Replica struct {
 	leaders   chan struct{}
 	slots     chan struct{} // a token per proposal that waits
 	started   atomic.Bool   // New is through with raft's own start
+	full      atomic.Int64  // for how many seconds the log has found no room, from 1; 0 while it does
 
 	guardMu  sync.Mutex // one fsync of the guard at a time
 	durable  atomic.Uint64
@@ -231,9 +236,17 @@ func (r *Replica) recordLast() {
 	for {
 		select {
 		case <-tick.C:
-			if err := r.opts.Log.RecordLast(); err != nil {
+			if err := r.failBroken(r.opts.Log.RecordLast()); err != nil {
 				r.opts.Logger.Warn("the log's guard cannot be written", "error", err)
 			}
+			if full := r.full.Load(); full > 0 {
+				r.full.CompareAndSwap(full, full+1)
+				if full > fullSeconds && r.opts.OnFull != nil {
+					r.opts.OnFull()
+				}
+			}
+		case <-r.failed:
+			return
 		case <-r.done:
 			return
 		}
@@ -253,6 +266,15 @@ func (r *Replica) fail(err error) {
 	r.mu.Unlock()
 	r.opts.Logger.Error("ALARM: the replica stops", "error", err)
 	shutdown()
+}
+
+// failBroken stops the replica where a write has failed so that there is no other before the log is opened again, by the
+// next process. It passes the error on.
+func (r *Replica) failBroken(err error) error {
+	if errors.As(err, new(*durable.BrokenError)) {
+		r.fail(err)
+	}
+	return err
 }
 
 // Failed is closed when the replica has stopped by itself; Err says why. It must still be closed.

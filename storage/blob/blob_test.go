@@ -493,6 +493,9 @@ func TestCrashBetweenRenameAndFolderSync(t *testing.T) {
 	if _, err := s.List("g"); !errors.Is(err, errBroken) {
 		t.Fatal(err)
 	}
+	if err := s.Err(); !errors.As(err, new(*durable.BrokenError)) {
+		t.Fatalf("it is not told: %v", err)
+	}
 	s.Close()
 
 	sys, synced := hostSystem(), []string{}
@@ -505,6 +508,9 @@ func TestCrashBetweenRenameAndFolderSync(t *testing.T) {
 		t.Fatalf("opening synced %v", synced)
 	}
 	wantBlob(t, s, "g", b, digest)
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
 	s.Close()
 	sys.syncDir = func(string) error { return errBroken }
 	if _, err := open(dir, sys); !errors.Is(err, errBroken) {

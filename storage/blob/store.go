@@ -99,6 +99,9 @@ func open(dir string, sys system) (_ *Store, err error) {
 	return s, nil
 }
 
+// Err is why nothing is shown and nothing written any more: a *durable.BrokenError, or nil while the store works.
+func (s *Store) Err() error { return s.hidden("") }
+
 // Close gives the folder's lock back. Open Writers stay usable only until another process opens the store: close them
 // first.
 func (s *Store) Close() error { return s.lock.Close() }

@@ -241,7 +241,7 @@ func (s *Store) publish(path string) error {
 	if back := s.sys.rename(path, path+partSuffix); back != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.broken = fmt.Errorf("blob store %s: open it again: %w", s.dir, errors.Join(err, back))
+		s.broken = fmt.Errorf("blob store: %w", &durable.BrokenError{Path: s.dir, Err: errors.Join(err, back)})
 		return s.broken
 	}
 	return err

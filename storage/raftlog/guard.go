@@ -167,7 +167,7 @@ func (g *guard) set(w witness) error {
 		err = g.put(b, g.trusted)
 	}
 	if err != nil {
-		g.broken = fmt.Errorf("raft guard %s: a write failed, open the store again: %w", g.path, err)
+		g.broken = fmt.Errorf("raft guard: %w", &durable.BrokenError{Path: g.path, Err: err})
 		return g.broken
 	}
 	g.seq, g.w, g.trusted = g.seq+1, w, 1-g.trusted

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ruche-federation/ruche/storage/durable"
 )
 
 var full = witness{term: 7, voteTerm: 6, candidate: []byte("member-2:7421"), applied: 40, last: 50}
@@ -135,7 +137,7 @@ func TestGuardFailures(t *testing.T) {
 		if err := g.set(full); !errors.Is(err, broken) || !strings.Contains(err.Error(), path) {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if err := g.set(witness{term: 99}); !errors.Is(err, broken) {
+		if err := g.set(witness{term: 99}); !errors.Is(err, broken) || !errors.As(err, new(*durable.BrokenError)) {
 			t.Fatalf("%s: a change after a failure: %v", c.name, err)
 		}
 		g.f.Close()

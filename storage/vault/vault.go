@@ -253,7 +253,8 @@ type Batch struct {
 
 // Batch runs fill and writes what it has set and deleted in one synced transaction. Keys and values must stay unchanged
 // until Batch returns, and fill must not use the vault itself. After an error other than a refusal (a bound, a full
-// disk, fill's own error) the changes may or may not be on the disk, and the vault refuses every later write.
+// disk, fill's own error) the changes may or may not be on the disk, and the vault refuses every later write with the same
+// *durable.BrokenError.
 func (v *DB) Batch(fill func(*Batch) error) error {
 	if err := v.use(); err != nil {
 		return err
@@ -284,7 +285,7 @@ func (v *DB) Batch(fill func(*Batch) error) error {
 		err = v.syncNewNames()
 	}
 	if err != nil {
-		v.broken = fmt.Errorf("vault %s: a write failed, open the folder again: %w", v.dir, err)
+		v.broken = fmt.Errorf("vault: %w", &durable.BrokenError{Path: v.dir, Err: err})
 		return v.broken
 	}
 	return nil
