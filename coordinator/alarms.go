@@ -39,13 +39,15 @@ const alarmsFile = "alarms"
 
 // alarms keeps what was said, each once: a duty that is refused every half minute is one alarm.
 type alarms struct {
+	path   string
 	logger *slog.Logger
 	now    func() time.Time
 
-	mu   sync.Mutex // guards what follows
-	file *durable.Records
-	seen map[string]bool
-	told map[string]time.Time // when the log said what
+	mu     sync.Mutex       // guards what follows
+	file   *durable.Records // nil where it could not be opened again
+	closed bool
+	seen   map[string]bool
+	told   map[string]time.Time // when the log said what
 }
 
 func alarmsOptions() durable.RecordsOptions {
@@ -54,16 +56,26 @@ func alarmsOptions() durable.RecordsOptions {
 
 // openAlarms opens the list. A damaged one is set aside, and that is the first alarm of the next.
 func openAlarms(dir string, now func() time.Time, logger *slog.Logger) (*alarms, error) {
-	path := filepath.Join(dir, alarmsFile)
-	a := &alarms{logger: logger, now: now, seen: map[string]bool{}, told: map[string]time.Time{}}
-	file, records, err := durable.OpenRecords(path, alarmsOptions())
-	var damaged error
+	a := &alarms{path: filepath.Join(dir, alarmsFile), logger: logger, now: now, seen: map[string]bool{}, told: map[string]time.Time{}}
+	damaged, err := a.open()
+	if err != nil {
+		return nil, err
+	}
+	if damaged != nil {
+		a.raise(AlarmList, damaged)
+	}
+	return a, nil
+}
+
+// open reads what is in the file.
+func (a *alarms) open() (damaged, err error) {
+	file, records, err := durable.OpenRecords(a.path, alarmsOptions())
 	if errors.As(err, new(*durable.CorruptError)) {
 		damaged = err
-		if err := durable.Rename(path, path+".damaged"); err != nil {
+		if err := durable.Rename(a.path, a.path+".damaged"); err != nil {
 			return nil, err
 		}
-		file, records, err = durable.OpenRecords(path, alarmsOptions())
+		file, records, err = durable.OpenRecords(a.path, alarmsOptions())
 	}
 	if err != nil {
 		return nil, err
@@ -75,10 +87,26 @@ func openAlarms(dir string, now func() time.Time, logger *slog.Logger) (*alarms,
 			a.seen[old.What+" "+old.Detail] = true
 		}
 	}
-	if damaged != nil {
-		a.raise(AlarmList, damaged)
+	return damaged, nil
+}
+
+// write puts an alarm into the file. One that has refused a record takes no other before it is opened again, and may hold
+// the refused one.
+func (a *alarms) write(key string, b []byte) error {
+	if a.file != nil && a.file.Append(b) == nil {
+		return nil
 	}
-	return a, nil
+	if a.file != nil {
+		_ = a.file.Close() // nothing waits in it
+		a.file = nil
+	}
+	if _, err := a.open(); err != nil {
+		return err
+	}
+	if a.seen[key] {
+		return nil
+	}
+	return a.file.Append(b)
 }
 
 // raise tells whoever reads the log now, and whoever asks later. A cause that lasts is said again after alarmAgain only.
@@ -94,12 +122,12 @@ func (a *alarms) raise(what string, err error, more ...any) {
 		a.told[what+" "+detail] = a.now()
 		a.logger.Error("ALARM", append([]any{"what", what, "error", err}, more...)...)
 	}
-	if a.file == nil || a.seen[what+" "+detail] || len(a.seen) >= alarmsMax {
+	if a.closed || a.seen[what+" "+detail] || len(a.seen) >= alarmsMax {
 		return
 	}
 	b, jerr := json.Marshal(Alarm{Time: a.now().UTC(), What: what, Detail: detail})
 	if jerr == nil {
-		jerr = a.file.Append(b)
+		jerr = a.write(what+" "+detail, b)
 	}
 	if jerr != nil {
 		a.logger.Error("the alarm is in no file", "error", jerr)
@@ -117,6 +145,7 @@ func (a *alarms) count() int {
 func (a *alarms) close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.closed = true
 	if a.file == nil {
 		return nil
 	}
