@@ -171,6 +171,7 @@ func TestExamination(t *testing.T) {
 		}, Problem, "log_incomplete"},
 		{"no guard", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "raft", "log", "guard"))) }, Problem, "guard_lost"},
 		{"no log beside the guard", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "raft", "log", "log"))) }, Problem, "log_short"},
+		{"no place for a copy of the log", func(t *testing.T, dir string) { t.Setenv("TMPDIR", path(dir, "none")) }, Warning, "log_not_copied"},
 		{"no epoch folder", func(t *testing.T, dir string) { must(t, os.RemoveAll(path(dir, "epochs"))) }, Warning, "no_say"},
 		{"no vote file", func(t *testing.T, dir string) { must(t, os.Remove(path(dir, "epochs", "1", "votes"))) }, Warning, "epoch_damaged"},
 		{"a flipped byte in the vote file", func(t *testing.T, dir string) { flip(t, path(dir, "epochs", "1", "votes"), 60) }, Warning, "epoch_damaged"},
@@ -202,6 +203,9 @@ func TestExamination(t *testing.T) {
 				if f.Level == Problem && (f.Do == "" || f.Means == "") {
 					t.Errorf("%s does not say what it means or what to do", f.Word)
 				}
+			}
+			if c.word == "log_not_copied" && x.Worst() != Warning {
+				t.Errorf("a sound folder: %+v", x.Findings)
 			}
 			if strings.Contains(c.name, "by itself") && !x.has(Warning, coordinator.AlarmStopped) {
 				t.Errorf("no alarm in %+v", x.Findings)

@@ -50,6 +50,10 @@ func (x *Examination) log() {
 	facts, err := replica.InspectLog(dir, x.home.Storage, func(index uint64, data []byte) {
 		commands = append(commands, command{index, bytes.Clone(data)})
 	})
+	if errors.Is(err, replica.ErrNoPlace) {
+		x.find(Warning, "log", "log_not_copied", "whether the log is whole, and the state that it leads to, are not known", "set TMPDIR to a folder with room for a copy of the raft folder, and 32 MiB more, and look again", "%v", err)
+		return
+	}
 	if err != nil {
 		c := coordinator.CauseOf(err)
 		x.find(Problem, "log", c.Word, c.Means, c.Do, "%v", err)

@@ -22,6 +22,8 @@ var (
 	// ErrNoLog says that snapshots lie beside a log that never had a term: term, vote and what came after them are gone,
 	// and the store is to be set aside.
 	ErrNoLog = errors.New("the log that the snapshots belong to is missing")
+	// ErrNoPlace says that a log was not looked at, for want of a place for its copy. It says nothing of the log.
+	ErrNoPlace = errors.New("no place for a copy of the log")
 	// ErrOldSnapshot says that somebody sent a snapshot older than what this member has applied.
 	ErrOldSnapshot = errors.New("snapshot is older than the applied state")
 )

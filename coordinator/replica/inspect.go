@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 
@@ -83,16 +84,22 @@ type LogFacts struct {
 }
 
 // InspectLog opens a copy of a replica's log, as New would open the log itself, and passes every command in it to visit,
-// in order. The folder is not changed, and must not be in use: opening a database writes to it, so a copy is opened.
+// in order. The folder is not changed, and must not be in use: opening a database writes to it, so a copy is opened. Where
+// there is no room for that the error is ErrNoPlace.
 func InspectLog(dir string, key *vault.Key, visit func(index uint64, command []byte)) (facts LogFacts, err error) {
 	temp, err := os.MkdirTemp("", "ruche-doctor-")
 	if err != nil {
-		return facts, fmt.Errorf("a place for a copy of the log: %w", err)
+		return facts, noPlace(err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	if err := copyTree(temp, filepath.Join(dir, "log")); err != nil {
 		return facts, fmt.Errorf("copying the log: %w", err)
 	}
+	defer func() {
+		if errors.As(err, new(*vault.FullError)) || errors.Is(err, syscall.ENOSPC) { // the copy's disk is, not the log's
+			err = noPlace(err)
+		}
+	}()
 	store, err := raftlog.Open(temp, key, raftlog.Options{})
 	if err != nil {
 		return facts, err
@@ -119,6 +126,9 @@ func InspectLog(dir string, key *vault.Key, visit func(index uint64, command []b
 	return facts, nil
 }
 
+// noPlace hides what kind of error it was: that is about another disk than the log's.
+func noPlace(err error) error { return fmt.Errorf("%w: %v", ErrNoPlace, err) }
+
 // copyTree copies regular files and folders. Blocks of zeros become holes: a database reserves far more than it uses.
 func copyTree(to, from string) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
@@ -132,7 +142,10 @@ func copyTree(to, from string) error {
 		target := filepath.Join(to, rel)
 		switch {
 		case e.IsDir():
-			return os.MkdirAll(target, 0o700)
+			if err := os.MkdirAll(target, 0o700); err != nil {
+				return noPlace(err)
+			}
+			return nil
 		case !e.Type().IsRegular():
 			return nil
 		}
@@ -148,21 +161,28 @@ func copyFile(to, from string) (err error) {
 	defer in.Close()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return noPlace(err)
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
+	defer func() {
+		if cerr := out.Close(); err == nil && cerr != nil {
+			err = noPlace(cerr)
+		}
+	}()
 	block, zeros := make([]byte, copyBlock), make([]byte, copyBlock)
 	var size int64
 	for {
 		n, rerr := io.ReadFull(in, block)
 		if n > 0 && !bytes.Equal(block[:n], zeros[:n]) {
 			if _, err := out.WriteAt(block[:n], size); err != nil {
-				return err
+				return noPlace(err)
 			}
 		}
 		size += int64(n)
 		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
-			return out.Truncate(size)
+			if err := out.Truncate(size); err != nil {
+				return noPlace(err)
+			}
+			return nil
 		}
 		if rerr != nil {
 			return rerr

@@ -2,15 +2,19 @@ package replica
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/ruche-federation/ruche/storage/durable"
+	"github.com/ruche-federation/ruche/storage/raftlog"
 	"github.com/ruche-federation/ruche/storage/vault"
 )
 
@@ -154,5 +158,52 @@ func TestALogThatFindsNoRoom(t *testing.T) {
 			t.Errorf("told %d times more, %v", told.Load()-n, c.members[0].Err())
 		}
 		c.agree(index)
+	})
+}
+
+// TestInspectingNeedsAPlace: a log that cannot be copied is not a log whose disk is full.
+func TestInspectingNeedsAPlace(t *testing.T) {
+	dir := t.TempDir()
+	key, err := vault.NewKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := raftlog.Open(filepath.Join(dir, "log"), key, raftlog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	noise := make([]byte, MaxEntry)
+	_, _ = rand.Read(noise)
+	for i := range uint64(8) {
+		if err := log.StoreLogs([]*raft.Log{{Index: i + 1, Term: 1, Data: noise}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	look := func() error {
+		_, err := InspectLog(dir, key, func(uint64, []byte) {})
+		return err
+	}
+	if err := look(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(t *testing.T) {
+		if err := look(); !errors.Is(err, ErrNoPlace) || errors.Is(err, syscall.ENOSPC) || errors.As(err, new(*vault.FullError)) {
+			t.Errorf("%v", err)
+		}
+	}
+	t.Run("no folder", func(t *testing.T) {
+		t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "none"))
+		check(t)
+	})
+	t.Run("no room for the copy", func(t *testing.T) {
+		t.Setenv("TMPDIR", smallDisk(t, 1<<20))
+		check(t)
+	})
+	t.Run("no room to open it", func(t *testing.T) {
+		t.Setenv("TMPDIR", smallDisk(t, 24<<20))
+		check(t)
 	})
 }
