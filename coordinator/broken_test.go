@@ -42,7 +42,7 @@ func TestAMemberWithABrokenLogEnds(t *testing.T) {
 	full()
 	log.broken.Store(true)
 	err := <-p.done
-	if !errors.As(err, new(*durable.BrokenError)) || CauseOf(err).Word != "write_failed" {
+	if !errors.As(err, new(*durable.BrokenError)) || CauseOf(err, 1).Word != "write_failed" {
 		t.Fatalf("ended: %v", err)
 	}
 	s, err := ReadStatus(home.Dir)

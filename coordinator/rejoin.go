@@ -111,8 +111,8 @@ func openStore(home *Home, holds bool, members int, rand io.Reader) (id string, 
 		return r.Store, nil, nil
 	case holds:
 		return "", nil, ErrStoreUnknown
-	case members == 1:
-		return "", nil, errors.New("this member's log is gone, and there is no other member to learn it from: the consortium needs a new charter")
+	case !CanRejoin(members):
+		return "", nil, fmt.Errorf("this member's log is gone: %w", ErrTooFew)
 	}
 	if id, err = newStoreID(rand); err != nil {
 		return "", nil, err
@@ -120,9 +120,16 @@ func openStore(home *Home, holds bool, members int, rand io.Reader) (id string, 
 	return id, nil, writeStore(home.Dir, storeRecord{Store: id})
 }
 
+// ErrTooFew says that a member's log cannot be learned from the others: the one other that there is cannot take a store in
+// by itself, since a change needs a majority.
+var ErrTooFew = errors.New("a consortium of one or two members has no majority without this log: it needs a new charter")
+
+// CanRejoin reports whether a majority of so many members is left where one has lost its log.
+func CanRejoin(members int) bool { return members > 2 }
+
 // SetAside takes a member's log away, so that its next start begins with a new store that the others take in. Keys,
 // epochs, receipts, contributions and results stay. The log is kept under another name, as evidence; it must never come
-// back. It refuses while the member runs.
+// back. It refuses while the member runs, and where the others could not take the new store in (ErrTooFew).
 func SetAside(ctx context.Context, dir string, now time.Time) (to string, err error) {
 	lock, err := lockDir(ctx, dir)
 	if err != nil {
@@ -138,6 +145,13 @@ func SetAside(ctx context.Context, dir string, now time.Time) (to string, err er
 		if _, err := os.Stat(from); err != nil {
 			return "", err
 		}
+	}
+	switch ch, err := charter.Load(filepath.Join(dir, charterFile)); {
+	case errors.Is(err, fs.ErrNotExist): // it can be put back, and the log, too
+	case err != nil:
+		return "", err
+	case !CanRejoin(ch.N):
+		return "", fmt.Errorf("%s stays where it is: %w", from, ErrTooFew)
 	}
 	to = filepath.Join(dir, raftDir+".set-aside-"+now.UTC().Format("20060102T150405Z"))
 	if _, err := os.Lstat(to); err == nil {

@@ -22,6 +22,8 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/raftlog"
+	"github.com/ruche-federation/ruche/storage/vault"
 )
 
 // town is a consortium of real members: processes but for the process, with real disks, sockets and Raft.
@@ -285,7 +287,7 @@ func TestAMemberFarBehindCatchesUpBySnapshotAndHoldsItAgainstItsReceipts(t *test
 	ctx, cancel := context.WithTimeout(w.ctx, patience)
 	defer cancel()
 	err = Run(ctx, RunOptions{Dir: w.homes[late].Dir, Timing: replica.Loopback, Logger: slog.New(slog.NewTextHandler(w.logs, nil)), tune: w.tune})
-	if !errors.Is(err, ErrStateRefused) || CauseOf(err).Word != "state_refused" {
+	if !errors.Is(err, ErrStateRefused) || CauseOf(err, 4).Word != "state_refused" {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -317,11 +319,13 @@ func TestStores(t *testing.T) {
 		t.Fatalf("taken in: %q, %v, %v", again, found == nil, err)
 	}
 	must(t, os.Remove(filepath.Join(h.Dir, raftDir, storeFile)))
-	if _, _, err := openStore(h, true, 4, random); !errors.Is(err, ErrStoreUnknown) || CauseOf(err).Word != "log_incomplete" {
+	if _, _, err := openStore(h, true, 4, random); !errors.Is(err, ErrStoreUnknown) || CauseOf(err, 4).Word != "log_incomplete" {
 		t.Fatalf("a log of nobody's: %v", err)
 	}
-	if _, _, err := openStore(h, false, 1, random); err == nil || !strings.Contains(err.Error(), "new charter") {
-		t.Fatalf("alone: %v", err)
+	for _, few := range []int{1, 2} {
+		if _, _, err := openStore(h, false, few, random); !errors.Is(err, ErrTooFew) || CauseOf(err, few).Word != "log_gone" {
+			t.Fatalf("of %d: %v", few, err)
+		}
 	}
 	for _, bad := range []string{"", "{", `{"version":2,"store":"` + id + `"}`, `{"version":1,"store":"x"}`} {
 		must(t, os.WriteFile(filepath.Join(h.Dir, raftDir, storeFile), []byte(bad), 0o600))
@@ -338,7 +342,7 @@ func TestStores(t *testing.T) {
 
 // rejoin's part on the disk: the log is kept as evidence and is not there any more, everything else stays.
 func TestSetAside(t *testing.T) {
-	h := newHomes(t, 1, 0, time.Hour)[0]
+	h := newHomes(t, 3, 1, time.Hour)[0]
 	now := time.UnixMilli(1_800_000_000_000)
 	if _, err := SetAside(t.Context(), h.Dir, now); err == nil || !strings.Contains(err.Error(), "never started") {
 		t.Fatalf("before the first start: %v", err)
@@ -446,4 +450,23 @@ func TestAMemberThatKeepsComingBackKeepsNobodyOut(t *testing.T) {
 	}
 	now = now.Add(removeEvery)
 	carryOut("8", replica.Change{Step: replica.Remove, ID: "liar/3"})
+}
+
+// TestSetAsideAmongFew: where nobody could take the member in, its log stays where it is, and no advice is to rejoin.
+func TestSetAsideAmongFew(t *testing.T) {
+	for _, size := range []struct{ n, f int }{{1, 0}, {2, 1}} {
+		h := newHomes(t, size.n, size.f, time.Hour)[0]
+		must(t, writeStore(h.Dir, storeRecord{Store: h.Card.StoreID}))
+		if _, err := SetAside(t.Context(), h.Dir, time.Now()); !errors.Is(err, ErrTooFew) {
+			t.Errorf("of %d: %v", size.n, err)
+		}
+		must(t, CheckStore(h.Dir))
+	}
+	for _, err := range []error{raftlog.ErrAppliedRewrite, &raftlog.ShortLogError{}, &raftlog.GuardError{}, &raftlog.DamagedError{}, ErrStoreUnknown, ErrStateRefused, vault.ErrWrongKey} {
+		for members, rejoins := range map[int]bool{0: true, 1: false, 2: false, 3: true, 7: true} {
+			if do := CauseOf(err, members).Do; strings.Contains(do, "run `ruche-coordinator rejoin`") != rejoins || strings.Contains(do, "anew") == rejoins {
+				t.Errorf("of %d: %v: %s", members, err, do)
+			}
+		}
+	}
 }

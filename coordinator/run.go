@@ -66,7 +66,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	report.write(Status{Name: home.Card.Name, State: StateStarting, LeaderSeconds: -1, AppliedAge: -1, Written: time.Now().UTC(), PID: os.Getpid()})
 	err = runMember(ctx, o, home, report)
 	if err != nil {
-		c := CauseOf(err)
+		c := CauseOf(err, report.members)
 		o.Logger.Error("the member has stopped by itself", "reason", c.Word, "error", err, "means", c.Means, "do", c.Do)
 	}
 	report.end(time.Now(), err)
@@ -88,6 +88,7 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 	if ch.Demo {
 		o.Logger.Warn("DEMO, NOT PRIVATE: this charter allows cohorts that hide nobody")
 	}
+	report.members = ch.N
 	began := report.last
 	began.Index, began.Consortium, began.Demo, began.Charter = me, ch.Consortium, ch.Demo, ch.Hash().String()
 	report.write(began)
@@ -103,7 +104,7 @@ func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) 
 	}
 	defer func() {
 		if err != nil {
-			m.alarms.raise(AlarmStopped, fmt.Errorf("%s: %w", CauseOf(err).Word, err))
+			m.alarms.raise(AlarmStopped, fmt.Errorf("%s: %w", CauseOf(err, 0).Word, err))
 		}
 		err = errors.Join(err, m.Close())
 	}()

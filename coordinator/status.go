@@ -108,8 +108,9 @@ func lockDir(ctx context.Context, dir string) (*durable.FileLock, error) {
 // reporter keeps status.json true. It remembers what it wrote last, so that the end can be said when nothing else of the
 // member is left. A status that cannot be written is logged: the member does its work without it.
 type reporter struct {
-	dir    string
-	logger *slog.Logger
+	dir     string
+	logger  *slog.Logger
+	members int // of the charter, 0 before it is read
 
 	mu   sync.Mutex // guards last and the file
 	last Status
@@ -150,7 +151,7 @@ func (r *reporter) end(now time.Time, reason error) {
 	s := r.last
 	s.State, s.Leader, s.Leading, s.Alive, s.Waits, s.Written = StateStopped, "", false, nil, nil, now.UTC()
 	if reason != nil {
-		c := CauseOf(reason)
+		c := CauseOf(reason, r.members)
 		s.State, s.Reason, s.Message, s.Means, s.Do = StateFailed, c.Word, reason.Error(), c.Means, c.Do
 	}
 	r.put(s)

@@ -59,14 +59,14 @@ func runCommand() *urfave.Command {
 			}
 			err = coordinator.Run(c.Context, coordinator.RunOptions{Dir: dir, Logger: logger, Timing: timing,
 				ListenDevice: firstOf(c.String("listen-device"), l.Device), ListenMesh: firstOf(c.String("listen-mesh"), l.Mesh)})
-			return explain(err)
+			return explain(err, ch.N)
 		},
 	}
 }
 
-// explain gives an error of the member its stable word and what to do next.
-func explain(err error) error {
-	cause := coordinator.CauseOf(err)
+// explain gives an error of a member of so many its stable word and what to do next.
+func explain(err error, members int) error {
+	cause := coordinator.CauseOf(err, members)
 	switch {
 	case err == nil:
 		return nil

@@ -134,7 +134,7 @@ func (r *reader) look(f file) {
 		r.left(f.path, "alarms that were set aside as damaged", "it stays; it can be removed")
 	case f.path == "raft/store":
 		if err := coordinator.CheckStore(r.x.Dir); err != nil {
-			c := coordinator.CauseOf(coordinator.ErrStoreUnknown)
+			c := coordinator.CauseOf(coordinator.ErrStoreUnknown, r.x.members())
 			r.damaged(f, Problem, "the id of the log's store", "the member does not start", c.Do, err)
 		}
 	case len(f.parts) == 3 && f.parts[0] == "epochs" && (name == "keys" || name == "votes" || name == "votes.lock"):

@@ -100,6 +100,14 @@ func (x *Examination) find(level Level, area, word, means, do, format string, ar
 	x.Findings = append(x.Findings, Finding{level, area, word, fmt.Sprintf(format, args...), means, do})
 }
 
+// members is how many the charter has, 0 where it cannot be read.
+func (x *Examination) members() int {
+	if x.ch == nil {
+		return 0
+	}
+	return x.ch.N
+}
+
 // Worst is the worst level found.
 func (x *Examination) Worst() Level {
 	worst := OK

@@ -26,13 +26,14 @@ func (x *Examination) log() {
 	dir := filepath.Join(x.Dir, "raft")
 	if _, err := os.Stat(filepath.Join(dir, "log")); errors.Is(err, fs.ErrNotExist) {
 		if files, err := replica.InspectSnapshots(dir); err == nil && len(files) > 0 {
-			c := coordinator.CauseOf(replica.ErrNoLog)
+			c := coordinator.CauseOf(replica.ErrNoLog, x.members())
 			x.find(Problem, "log", c.Word, c.Means, c.Do, "%v", replica.ErrNoLog)
 			return
 		}
 		if s, err := coordinator.ReadStatus(x.Dir); err == nil && s.Applied > 0 {
-			if x.ch != nil && x.ch.N == 1 {
-				x.find(Problem, "log", "log_gone", "there is no other member to learn the log from", "put the raft folder back, or found the consortium anew", "the log is gone, and the last run had applied %d entries", s.Applied)
+			if x.ch != nil && !coordinator.CanRejoin(x.ch.N) {
+				c := coordinator.CauseOf(coordinator.ErrTooFew, x.ch.N)
+				x.find(Problem, "log", c.Word, c.Means, c.Do, "the log is gone, and the last run had applied %d entries", s.Applied)
 				return
 			}
 			x.find(Warning, "log", "log_gone", "the member starts with a new store and no vote, and learns the log from the others; it was set aside, or lost", "start it: the others take it in when a majority of them is up",
@@ -55,13 +56,13 @@ func (x *Examination) log() {
 		return
 	}
 	if err != nil {
-		c := coordinator.CauseOf(err)
+		c := coordinator.CauseOf(err, x.members())
 		x.find(Problem, "log", c.Word, c.Means, c.Do, "%v", err)
 		return
 	}
 	x.Log = &facts
 	if _, err := os.Stat(filepath.Join(dir, "store")); errors.Is(err, fs.ErrNotExist) && facts.Last > 0 {
-		c := coordinator.CauseOf(coordinator.ErrStoreUnknown)
+		c := coordinator.CauseOf(coordinator.ErrStoreUnknown, x.members())
 		x.find(Problem, "log", c.Word, c.Means, c.Do, "%v", coordinator.ErrStoreUnknown)
 	}
 	vote := "no vote given"
@@ -79,7 +80,7 @@ func (x *Examination) log() {
 		newest = max(newest, s.Index)
 	}
 	if facts.First > from+1 || facts.First == 0 && newest > from {
-		c := coordinator.CauseOf(replica.ErrNoSnapshot)
+		c := coordinator.CauseOf(replica.ErrNoSnapshot, x.members())
 		x.find(Problem, "log", c.Word, c.Means, c.Do, "the log begins at entry %d and the newest snapshot that can be used ends at %d", facts.First, from)
 		return
 	}
@@ -89,7 +90,7 @@ func (x *Examination) log() {
 		}
 		for _, o := range state.ApplyBytes(c.index, c.data) {
 			if o.Code == round.UnknownCommand {
-				why := coordinator.CauseOf(coordinator.ErrLaterCommand)
+				why := coordinator.CauseOf(coordinator.ErrLaterCommand, x.members())
 				x.find(Problem, "log", why.Word, why.Means, why.Do, "entry %d: %s", c.index, o.Detail)
 				return
 			}
