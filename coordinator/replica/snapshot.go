@@ -364,7 +364,7 @@ type admission struct {
 	meta    raft.SnapshotMeta // its size aside
 	local   bool              // this member's own state
 	head    []byte
-	size    uint64    // by the head, once that is there
+	size    uint64       // by the head, once that is there
 	sum     hash.Hash    // over everything but the last 32 bytes
 	whole   bytes.Buffer // of a leader's: what the FSM is asked about
 	tail    []byte
