@@ -265,6 +265,8 @@ func mutants() []Mutant {
 			"coordinator/replica/snapshot.go", "if first == 0 && f.Index > newest {", "if first == 0 && f.Index > newest && false {", "coordinator/replica", "TestAnEmptyLogNeedsItsSnapshot"),
 		one("raft keeps snapshots that are not believed", "the snapshot that the log goes on from stays (2.5)",
 			"coordinator/replica/snapshot.go", "err = a.of.prune()", "err = nil", "coordinator/replica", "TestDamagedDescriptions"),
+		one("a member stays with a log that takes nothing", "a member that can say nothing does not count as one that is up",
+			"coordinator/replica/replica.go", "if errors.As(err, new(*durable.BrokenError)) {", "if errors.As(err, new(*durable.BrokenError)) && false {", "coordinator/replica", "TestABrokenLogStopsTheReplica"),
 		one("what is dropped counts as held", "a copy that rotted is pulled again before a Close asks for it (2.3, Intake)",
 			"coordinator/repair.go", "drops != r.drops {", "drops < r.drops {", "coordinator", "TestRepairOfWhatWasDropped"),
 	}
