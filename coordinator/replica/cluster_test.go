@@ -74,6 +74,9 @@ func (d *diary) Restore(b []byte) error {
 }
 
 func (d *diary) parse(b []byte) (lines []string, indexes []uint64, err error) {
+	d.mu.Lock()
+	refuse := d.refuse
+	d.mu.Unlock()
 	for len(b) > 0 {
 		if len(b) < 12 || len(b) < 12+int(binary.BigEndian.Uint32(b[8:])) {
 			return nil, nil, errors.New("half a line")
@@ -81,8 +84,8 @@ func (d *diary) parse(b []byte) (lines []string, indexes []uint64, err error) {
 		n := 12 + int(binary.BigEndian.Uint32(b[8:]))
 		indexes = append(indexes, binary.BigEndian.Uint64(b))
 		lines = append(lines, string(b[12:n]))
-		if d.refuse != "" && string(b[12:n]) == d.refuse {
-			return nil, nil, errors.New("cannot be: " + d.refuse)
+		if refuse != "" && string(b[12:n]) == refuse {
+			return nil, nil, errors.New("cannot be: " + refuse)
 		}
 		b = b[n:]
 	}
