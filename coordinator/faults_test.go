@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/storage/fault"
 )
 
@@ -54,6 +55,23 @@ func TestFaultInInit(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestFaultInANoteThatIsThere: what a member signed stands in its note, by an earlier try that may have ended before the
+// note's name was on the disk. Nothing is signed again until it is.
+func TestFaultInANoteThatIsThere(t *testing.T) {
+	r := newRig(t)
+	v := r.until(round.Open)
+	plan := &fault.Plan{At: fault.Passing{Name: "config", Moment: fault.Before}}
+	defer fault.Install(r.home.Dir, plan.Handle)()
+	if cmd, err := r.m.signRound(v); !errors.Is(err, fault.ErrInjected) || cmd != nil {
+		t.Errorf("signed on a note that is not known to be durable: %v", err)
+	}
+	cmd, err := r.m.signRound(v)
+	must(t, err)
+	if cmd == nil || plan.Count(plan.At) != 2 {
+		t.Errorf("signed %v after the folder was synced %d times", cmd != nil, plan.Count(plan.At))
 	}
 }
 

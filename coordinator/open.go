@@ -74,6 +74,7 @@ func (m *Member) keepConfig(v round.View) error {
 	}
 	path := filepath.Join(dir, label.Sum(label.TagTask, []byte(v.Config.Task)).String())
 	note := fmt.Sprintf("%d %s\n", v.Config.Seq, v.ID)
+	write := func() error { return durable.WriteChecked(path, []byte(note), 0o600) }
 	old, err := durable.ReadChecked(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -82,7 +83,8 @@ func (m *Member) keepConfig(v round.View) error {
 	case err != nil:
 		return err
 	case string(old) == note:
-		return nil
+		// An earlier try may have ended between the note's new name and its folder's fsync.
+		write = func() error { return durable.SyncDir(dir) }
 	default:
 		var seq uint64
 		var id string
@@ -93,5 +95,5 @@ func (m *Member) keepConfig(v round.View) error {
 			return alarmf("not signing round %d (%s): this member has signed round %d (%s)", v.Config.Seq, v.ID, seq, id)
 		}
 	}
-	return fault.Step("config", path, func() error { return durable.WriteChecked(path, []byte(note), 0o600) })
+	return fault.Step("config", path, write)
 }
