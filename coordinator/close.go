@@ -106,7 +106,8 @@ func (m *Member) sound(ctx context.Context, v round.View, k round.Candidate) (*i
 	return m.checked(ctx, v, k, m.shelf.Verify)
 }
 
-// checked obtains a candidate whose y passes a check.
+// checked obtains a candidate whose y passes a check. One that does not because this member's system refuses is left as it
+// is.
 func (m *Member) checked(ctx context.Context, v round.View, k round.Candidate, check func(*intake.Contribution) error) (*intake.Contribution, error) {
 	c, err := m.obtain(ctx, v, k)
 	if err != nil {
@@ -115,8 +116,13 @@ func (m *Member) checked(ctx context.Context, v round.View, k round.Candidate, c
 	if err = check(c); err == nil {
 		return c, nil
 	}
-	m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
-	if err := m.shelf.Drop(c); err != nil {
+	switch {
+	case errors.As(err, new(*intake.DamageError)):
+		m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
+		if err := m.shelf.Drop(c); err != nil {
+			return nil, &ownError{err}
+		}
+	case !errors.Is(err, fs.ErrNotExist): // else it was dropped meanwhile
 		return nil, &ownError{err}
 	}
 	return m.obtain(ctx, v, k)
@@ -130,8 +136,11 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 	if err == nil {
 		return c, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.As(err, new(*intake.DamageError)):
 		m.cfg.Logger.Error("a contribution on disk is damaged; pulling it again", "error", err)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, &ownError{err}
 	}
 	order := append(k.Holders.Members(), (v.Config.Listed() &^ k.Holders).Members()...)
 	last, unasked := errors.New("no member to ask"), false
@@ -142,10 +151,13 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 			continue
 		}
 		if last = m.pullFrom(ctx, member, v.ID, k.Header, alive.Has(member)); last == nil {
-			return m.shelf.Load(v.ID, k.Header)
+			if c, err = m.shelf.Load(v.ID, k.Header); err != nil {
+				return nil, &ownError{err}
+			}
+			return c, nil
 		}
 		var r *intake.Refusal
-		if errors.As(last, &r) && (r.Code == intake.CodeFull || r.Code == intake.CodeBusy) {
+		if errors.As(last, new(*intake.ShelfError)) || errors.As(last, &r) && (r.Code == intake.CodeFull || r.Code == intake.CodeBusy) {
 			return nil, &ownError{last}
 		}
 		unasked = unasked || unreached(last)
@@ -162,7 +174,7 @@ func (m *Member) obtain(ctx context.Context, v round.View, k round.Candidate) (*
 // What rotted is dropped; the Accept's holders have it.
 func (m *Member) wholeCopy(c *intake.Contribution) error {
 	err := m.shelf.Verify(c)
-	if err != nil {
+	if errors.As(err, new(*intake.DamageError)) {
 		m.cfg.Logger.Error("a contribution that was asked for is damaged on disk", "error", err)
 		err = errors.Join(err, m.shelf.Drop(c))
 	}

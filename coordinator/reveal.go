@@ -185,12 +185,15 @@ func (m *Member) addY(sum []uint32, of ...*intake.Contribution) (err error) {
 	return nil
 }
 
-// dropped removes a damaged copy, so that it is pulled again.
-func (m *Member) dropped(c *intake.Contribution, damage error) error {
-	if err := m.shelf.Drop(c); err != nil {
-		return errors.Join(damage, err)
+// dropped removes a damaged copy, so that it is pulled again. One that cannot be read now for another reason stays.
+func (m *Member) dropped(c *intake.Contribution, err error) error {
+	if !errors.As(err, new(*intake.DamageError)) {
+		return fmt.Errorf("contribution %s: %w", c.Hash, err)
 	}
-	return fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, damage)
+	if failed := m.shelf.Drop(c); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return fmt.Errorf("contribution %s is damaged on disk and will be pulled again: %w", c.Hash, err)
 }
 
 // keepVector writes a sum under its hash. It is on disk when keepVector returns.

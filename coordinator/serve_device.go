@@ -99,9 +99,12 @@ func (s *DeviceServer) QueryUpload(_ context.Context, r *coordpb.QueryUploadRequ
 		return nil, err
 	}
 	offset, complete, err := s.m.shelf.Offset(id, header)
-	if err != nil {
+	switch {
+	case errors.As(err, new(*intake.DamageError)):
 		s.m.cfg.Logger.Error("a contribution on disk is damaged", "round", id.String(), "error", err)
 		return &coordpb.QueryUploadResponse{}, nil // what is damaged is not here, and taken again
+	case err != nil:
+		return nil, s.m.statusOf(err)
 	}
 	return &coordpb.QueryUploadResponse{Offset: uint64(offset), Complete: complete}, nil
 }

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -90,8 +91,11 @@ func (s *MeshServer) FetchContribution(r *coordpb.GetReceiptsRequest, stream grp
 	if err == nil {
 		err = s.m.wholeCopy(c)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.As(err, new(*intake.DamageError)):
 		return status.Error(codes.NotFound, "no such contribution is here")
+	case err != nil: // it may be here all the same
+		return s.m.statusOf(err)
 	}
 	send := pacedSend(stream.Send)
 	if err := send(&coordpb.UploadRequest{Message: &coordpb.UploadRequest_Open{Open: c.Open(0)}}); err != nil {

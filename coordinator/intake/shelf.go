@@ -94,7 +94,7 @@ func (s *Shelf) Has(round, header label.Hash) bool {
 }
 
 // Load reads a head whose y is here too. The error wraps fs.ErrNotExist where either is missing, or not certainly on
-// the disk yet.
+// the disk yet; it is *DamageError where the head is not what was written.
 func (s *Shelf) Load(round, header label.Hash) (*Contribution, error) {
 	p := place{round, header}
 	s.mu.Lock()
@@ -105,14 +105,14 @@ func (s *Shelf) Load(round, header label.Hash) (*Contribution, error) {
 	}
 	b, err := os.ReadFile(s.headPath(p))
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	c, err := ParseHead(header, b)
 	if err != nil {
-		return nil, err
+		return nil, &DamageError{err}
 	}
 	if c.Header.Round != round {
-		return nil, fmt.Errorf("head %s is of another round", header)
+		return nil, damaged("head %s is of another round", header)
 	}
 	if !s.blobs.Has(round.String(), c.Header.Y) {
 		return nil, fmt.Errorf("y of contribution %s: %w", header, fs.ErrNotExist)
@@ -135,7 +135,8 @@ func (s *Shelf) Offset(round, header label.Hash) (offset int64, complete bool, e
 	return s.parts[place{round, header}], false, nil
 }
 
-// Y is a contribution's masked vector, read from the shelf. What is read is sound if Whole says so at the end.
+// Y is a contribution's masked vector, read from the shelf. What is read is sound if Whole says so at the end. Of what is
+// on the disk and not what was written, its methods' errors are *DamageError.
 type Y struct {
 	f    io.ReadCloser
 	name label.Hash
@@ -152,7 +153,7 @@ func (s *Shelf) Y(c *Contribution) (*Y, error) {
 	}
 	if size != c.YBytes() {
 		r.Close()
-		return nil, fmt.Errorf("y of contribution %s has %d bytes on disk, its header says %d", c.Hash, size, c.YBytes())
+		return nil, damaged("y of contribution %s has %d bytes on disk, its header says %d", c.Hash, size, c.YBytes())
 	}
 	return &Y{f: r, name: c.Hash, want: c.yCRC, left: size}, nil
 }
@@ -162,17 +163,20 @@ func (y *Y) Read(p []byte) (int, error) {
 	n, err := y.f.Read(p)
 	y.got = crc32.Update(y.got, castagnoli, p[:n])
 	y.left -= int64(n)
-	return n, err
+	if errors.Is(err, io.EOF) && y.left > 0 {
+		return n, damaged("y of contribution %s ends %d bytes early", y.name, y.left)
+	}
+	return n, unreadable(err)
 }
 
 // Whole compares the checksum once y was read to its end. It finds rot; what the device signed was compared with y's
 // hash before the head was written.
 func (y *Y) Whole() error {
-	if y.left != 0 {
+	if y.left > 0 {
 		return fmt.Errorf("y of contribution %s: %d bytes were not read", y.name, y.left)
 	}
 	if y.got != y.want {
-		return fmt.Errorf("y of contribution %s is damaged: its checksum differs", y.name)
+		return damaged("y of contribution %s: its checksum differs", y.name)
 	}
 	return nil
 }
@@ -217,7 +221,7 @@ func (s *Shelf) Sure(c *Contribution) error {
 	return nil
 }
 
-// found is Load of a contribution that this process is sure of. One that rotted is dropped, and is fs.ErrNotExist.
+// found is Load of a contribution that this process is sure of. One whose y rotted is dropped, and is fs.ErrNotExist.
 func (s *Shelf) found(round, header label.Hash) (*Contribution, error) {
 	s.checking.Lock()
 	defer s.checking.Unlock()
@@ -225,14 +229,19 @@ func (s *Shelf) found(round, header label.Hash) (*Contribution, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Sure(c); err != nil {
+	err = s.Sure(c)
+	if errors.As(err, new(*DamageError)) {
 		return nil, errors.Join(fmt.Errorf("%w: %w", fs.ErrNotExist, err), s.drop(c))
+	}
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
 // Receive takes y chunk by chunk and returns when the contribution is whole on disk: y, then the head, each with its
-// folder. Chunks that lie before what is already here are skipped, so a resumed and a repeated upload are one thing.
+// folder. Chunks that lie before what is already here are skipped, so a resumed and a repeated upload are one thing. What
+// goes wrong here, and not with what is sent, is a refusal for a full disk or another upload of the same, or *ShelfError.
 func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coordpb.Chunk, error)) error {
 	group := c.Header.Round.String()
 	if _, err := s.found(c.Header.Round, c.Hash); err == nil {
@@ -246,10 +255,12 @@ func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coor
 		yCRC, err = s.checksum(c, group)
 	}
 	if errors.As(err, new(*blob.DigestError)) { // it had rotted, and is set aside
-		yCRC, err = s.receiveY(ctx, c, group, next)
+		if yCRC, err = s.receiveY(ctx, c, group, next); errors.Is(err, blob.ErrExists) {
+			err = &ShelfError{err}
+		}
 	}
 	if err != nil {
-		return storeError(err)
+		return err
 	}
 	if err := s.writeHead(c, yCRC); err != nil {
 		return storeError(err)
@@ -260,9 +271,12 @@ func (s *Shelf) Receive(ctx context.Context, c *Contribution, next func() (*coor
 	return nil
 }
 
-// checksum is the CRC32C of a y that is here, once its hash is compared.
+// checksum is the CRC32C of a y that is here, once its hash is compared; *blob.DigestError where it rotted.
 func (s *Shelf) checksum(c *Contribution, group string) (uint32, error) {
 	b, err := s.blobs.Read(group, c.Header.Y, label.TagContribution)
+	if err != nil && !errors.As(err, new(*blob.DigestError)) {
+		err = storeError(err)
+	}
 	return crc32.Checksum(b, castagnoli), err
 }
 
@@ -313,7 +327,7 @@ func (s *Shelf) writeHead(c *Contribution, yCRC uint32) error {
 	return err
 }
 
-// receiveY takes y and gives its CRC32C; blob.ErrExists where it is here already.
+// receiveY takes y and gives its CRC32C; blob.ErrExists where it is here already. Errors of next are returned as they are.
 func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, next func() (*coordpb.Chunk, error)) (uint32, error) {
 	if s.blobs.Has(group, c.Header.Y) {
 		return 0, blob.ErrExists
@@ -321,7 +335,7 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 	if s.keepFree > 0 {
 		free, err := durable.FreeBytes(s.heads)
 		if err != nil {
-			return 0, err
+			return 0, storeError(err)
 		}
 		if free < s.keepFree+uint64(c.YBytes()) {
 			return 0, full(c)
@@ -384,7 +398,11 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 			return 0, storeError(err)
 		}
 	}
-	if err := fault.Step("y", s.heads, w.Commit); err != nil {
+	err = fault.Step("y", s.heads, w.Commit)
+	if errors.As(err, new(*blob.DigestError)) {
+		return 0, refuse(CodeCorrupt, "y does not match its hash")
+	}
+	if err != nil {
 		return 0, storeError(err)
 	}
 	return w.Checksum(), nil
@@ -394,20 +412,16 @@ func full(c *Contribution) error {
 	return refuse(CodeFull, "this member has no room for %d bytes now", c.YBytes())
 }
 
-// storeError turns what devices understand into refusals. It passes no path on: they are nobody's business but this
-// member's.
+// storeError is what a step of this shelf's own failed for: a refusal, where devices understand it, or *ShelfError. A
+// refusal passes no path on: they are nobody's business but this member's.
 func storeError(err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, new(*blob.FullError)), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return refuse(CodeFull, "this member's disk is full")
-	case errors.As(err, new(*blob.DigestError)):
-		return refuse(CodeCorrupt, "y does not match its hash")
 	case errors.Is(err, blob.ErrBusy):
 		return refuse(CodeBusy, "the same contribution is being received already")
 	}
-	return err
+	return &ShelfError{err}
 }
 
 // Send streams a held contribution's chunks from offset on.
