@@ -362,6 +362,7 @@ func (m *Member) duties(ctx context.Context) bool {
 				wait = retryAlarm
 				m.cfg.Logger.Debug("a duty has lapsed", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
 			default:
+				wait = retry(err)
 				m.cfg.Logger.Warn("a duty has to wait", "duty", e.Duty.String(), "round", e.Round.String(), "error", err)
 			}
 		} else {
@@ -374,6 +375,14 @@ func (m *Member) duties(ctx context.Context) bool {
 	did = m.followPublished(ctx) || did
 	m.tidy()
 	return did
+}
+
+// retry is how long what failed is not tried again.
+func retry(err error) time.Duration {
+	if errors.As(err, new(*blob.FullError)) {
+		return retryFull
+	}
+	return retryDuty
 }
 
 // alarm is an error that time does not mend: a person has to look.

@@ -7,6 +7,7 @@ const (
 	workEvery     = 100 * time.Millisecond // duties are looked for at least this often; an applied entry wakes the loop at once
 	retryDuty     = time.Second            // a duty that failed, or whose entry is not yet applied, is tried again after this
 	retryAlarm    = 30 * time.Second       // one that failed for a reason that time does not mend
+	retryFull     = 30 * time.Second       // one that found no room on the disk: it has computed or fetched for nothing
 	beyondFor     = time.Minute            // a leader's clock beyond the horizon, before it is an alarm: members publish keys within seconds
 	yieldEvery    = time.Minute            // a leader whose clock is wrong hands leadership over at most so often
 	alarmAgain    = time.Hour              // an alarm whose cause lasts is said again in the log after this
@@ -16,6 +17,7 @@ const (
 	fetchWait     = 60 * time.Second       // one vector from a peer
 	guardEvery    = time.Second            // the applied index is made durable this often, besides before every receipt and ack
 	keepFree      = 128 << 20              // bytes that contributions leave free on their file system: the log stops below 32 MiB
+	sumsFree      = 64 << 20               // bytes that sums and states leave free: a round that lacks them does not end, and frees nothing
 	partFor       = time.Hour              // what is left of an upload that broke off
 	statesKept    = 16                     // published states of a task that anybody may ask for; what open rounds start from stays besides
 	sweepEvery    = 5 * time.Minute

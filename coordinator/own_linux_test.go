@@ -6,9 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -20,6 +22,7 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/storage/blob"
 )
 
 // unprivileged calls f on a thread whom modes bind, whoever runs the test. f starts no goroutines that are looked at.
@@ -132,6 +135,37 @@ func TestAShelfThatCannotWriteCallsNothingMissing(t *testing.T) {
 			t.Fatalf("%s: afterwards: %v, %v", folder, got, err)
 		}
 	}
+}
+
+// TestSumsLeaveTheLogItsRoom: where sums find less room than the log needs beside them, the reveal waits and the round goes
+// on when there is room again.
+func TestSumsLeaveTheLogItsRoom(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a small file system")
+	}
+	r := newRig(t)
+	r.contribute(r.until(round.Open))
+	v := r.until(round.Sealed)
+	dir := filepath.Join(r.home.Dir, "sums")
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("mounting a small file system is not permitted here: %v: %s", err, out)
+	}
+	cmd, err := r.m.signReveal(t.Context(), v)
+	said := strings.Count(r.logs.String(), "a duty has to wait")
+	for range 20 {
+		r.now = r.now.Add(1100 * time.Millisecond)
+		r.m.Work(t.Context())
+	}
+	if n := strings.Count(r.logs.String(), "a duty has to wait") - said; n != 1 {
+		t.Errorf("folded for nothing %d times in 22 seconds", n)
+	}
+	if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+		t.Fatalf("umount: %v: %s", err, out)
+	}
+	if !errors.As(err, new(*blob.FullError)) || cmd != nil {
+		t.Errorf("revealed: %v, %v", cmd != nil, err)
+	}
+	r.until(round.Published)
 }
 
 // holder is the only other member, and holds a contribution.

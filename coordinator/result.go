@@ -203,7 +203,7 @@ func (m *Member) keepModel(model layout.Model) error {
 	if kept, err := m.kept(m.results, modelsGroup, h, label.TagModel); kept || err != nil {
 		return err
 	}
-	return fault.Step("model", m.cfg.Home.Dir, func() error { return m.results.Put(modelsGroup, h, label.TagModel, b) })
+	return fault.Step("model", m.cfg.Home.Dir, func() error { return m.results.PutLeaving(sumsFree, modelsGroup, h, label.TagModel, b) })
 }
 
 // followPublished fetches the published states that the log holds and this member does not: it was down, or late, when the
@@ -223,7 +223,7 @@ func (m *Member) followPublished(ctx context.Context) bool {
 		}
 		if _, err := m.state(ctx, v.Result.Model, task.Init()); err != nil {
 			m.cfg.Logger.Warn("a published state is not here yet", "task", task.ID, "seq", v.Config.Seq, "error", err)
-			m.followLater = m.cfg.Now().Add(retryDuty)
+			m.followLater = m.cfg.Now().Add(retry(err))
 			continue
 		}
 		m.cfg.Logger.Info("fetched a published state", "task", task.ID, "seq", v.Config.Seq)

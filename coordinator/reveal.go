@@ -203,7 +203,7 @@ func (m *Member) keepVector(id label.Hash, tag string, v []uint32) (label.Hash, 
 	if kept, err := m.kept(m.sums, id.String(), h, tag); kept || err != nil {
 		return h, err
 	}
-	return h, fault.Step("sum", m.cfg.Home.Dir, func() error { return m.sums.Put(id.String(), h, tag, b) })
+	return h, fault.Step("sum", m.cfg.Home.Dir, func() error { return m.sums.PutLeaving(sumsFree, id.String(), h, tag, b) })
 }
 
 // kept reports whether a blob that this member is about to sign for is here from an earlier try, whole. What rotted since
@@ -243,10 +243,11 @@ func (m *Member) keepRevealed(ctx context.Context) {
 		if !lost {
 			continue
 		}
-		if _, err := m.signReveal(ctx, v); err != nil && ctx.Err() == nil {
+		_, err := m.signReveal(ctx, v)
+		if err != nil && ctx.Err() == nil {
 			m.cfg.Logger.Error("a sum that this member revealed is gone and could not be folded again", "round", v.ID.String(), "error", err)
 		}
-		m.foldLater = now.Add(retryDuty)
+		m.foldLater = later(m.foldLater, now.Add(retry(err)))
 	}
 }
 

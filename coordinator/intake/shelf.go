@@ -25,7 +25,7 @@ import (
 type Shelf struct {
 	blobs    *blob.Store // y, by H(y), in a group per round
 	heads    string      // heads/<round>/<H(header)>
-	keepFree uint64      // bytes that contributions leave free: the log and the votes need them
+	keepFree uint64      // bytes that contributions leave free, whatever sums their round ends in: the log and the votes need them
 
 	checking sync.Mutex // one copy at a time is hashed before it is believed, or dropped
 
@@ -46,7 +46,7 @@ type Shelf struct {
 type place struct{ round, header label.Hash }
 
 // OpenShelf opens or creates the shelf in dir. What an earlier process renamed and did not sync is on the disk when it
-// returns. Contributions leave keepFree bytes of the file system free.
+// returns. Contributions leave keepFree bytes of the file system free, and room for their round's sums; 0 is no bound.
 func OpenShelf(dir string, keepFree uint64) (*Shelf, error) {
 	heads := filepath.Join(dir, "heads")
 	if err := durable.MkdirAll(heads, 0o700); err != nil {
@@ -332,16 +332,7 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 	if s.blobs.Has(group, c.Header.Y) {
 		return 0, blob.ErrExists
 	}
-	if s.keepFree > 0 {
-		free, err := durable.FreeBytes(s.heads)
-		if err != nil {
-			return 0, storeError(err)
-		}
-		if free < s.keepFree+uint64(c.YBytes()) {
-			return 0, full(c)
-		}
-	}
-	w, err := s.blobs.Create(group, c.Header.Y, label.TagContribution, c.YBytes())
+	w, err := s.blobs.CreateLeaving(s.leave(c), group, c.Header.Y, label.TagContribution, c.YBytes())
 	if errors.Is(err, blob.ErrExists) { // another upload of the same bytes came first
 		return 0, err
 	}
@@ -406,6 +397,15 @@ func (s *Shelf) receiveY(ctx context.Context, c *Contribution, group string, nex
 		return 0, storeError(err)
 	}
 	return w.Checksum(), nil
+}
+
+// leave is what a contribution leaves free: the round gives no room back before it has ended, and ends in the sum of y and
+// the sum of each of this member's masks, which are some of those that a device commits to.
+func (s *Shelf) leave(c *Contribution) uint64 {
+	if s.keepFree == 0 {
+		return 0
+	}
+	return s.keepFree + uint64(1+len(c.Header.Commitments))*uint64(c.YBytes())
 }
 
 func full(c *Contribution) error {

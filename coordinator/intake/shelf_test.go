@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/storage/durable"
 )
 
 // chunkOf is the chunk of y from one offset to another.
@@ -274,14 +276,14 @@ func TestKeepFree(t *testing.T) {
 	wantCode(t, s.Receive(t.Context(), w.checked(d), feed(d.chunks(0)...)), CodeFull)
 }
 
-// TestFullDisk uses a real file system of 1 MiB: what does not fit is refused before its first byte, a head that finds no
-// room too, and what was held stays.
-func TestFullDisk(t *testing.T) {
+// mount gives a folder with a file system of its own.
+func mount(t *testing.T, size string) string {
+	t.Helper()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		t.Skip("needs root on Linux to mount a small file system")
 	}
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Skipf("mounting a small file system is not permitted here: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
@@ -289,6 +291,60 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
+	return dir
+}
+
+// TestManyTogetherKeepFree uses a real file system of 8 MiB: uploads that begin at once leave together what each leaves,
+// and the room of the two sums that their round ends in.
+func TestManyTogetherKeepFree(t *testing.T) {
+	dir := mount(t, "8m")
+	w := newWorld(t, 1, 0, 100_000) // 400 kB
+	const keepFree = 2 << 20
+	s, err := OpenShelf(filepath.Join(dir, "blobs"), keepFree)
+	must(t, err)
+	defer s.Close()
+	const uploads = 24
+	var contributions []*Contribution
+	for range uploads {
+		contributions = append(contributions, w.checked(w.device()))
+	}
+	begun, refused := make(chan bool, uploads), 0
+	look, wg := make(chan struct{}), sync.WaitGroup{}
+	for _, c := range contributions {
+		wg.Go(func() {
+			want := CodeFull
+			err := s.Receive(t.Context(), c, func() (*coordpb.Chunk, error) {
+				want = CodeWrongLength
+				begun <- true
+				<-look
+				return nil, io.EOF
+			})
+			if want == CodeFull {
+				begun <- false
+			}
+			if r := (*Refusal)(nil); !errors.As(err, &r) || r.Code != want {
+				t.Errorf("want %s: %v", want, err)
+			}
+		})
+	}
+	for range uploads {
+		if !<-begun {
+			refused++
+		}
+	}
+	free, err := durable.FreeBytes(dir)
+	close(look)
+	wg.Wait()
+	must(t, err)
+	if free < keepFree+2*400_000 || free > keepFree+4*400_000 || refused == 0 || refused == uploads {
+		t.Errorf("%d of %d refused, %d bytes are free", refused, uploads, free)
+	}
+}
+
+// TestFullDisk uses a real file system of 1 MiB: what does not fit is refused before its first byte, a head that finds no
+// room too, and what was held stays.
+func TestFullDisk(t *testing.T) {
+	dir := mount(t, "1m")
 	w := newWorld(t, 1, 0, 100_000) // 400 kB
 	s, err := OpenShelf(filepath.Join(dir, "blobs"), 0)
 	must(t, err)

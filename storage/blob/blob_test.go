@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -641,6 +642,63 @@ func TestFullDiskWithoutFallocate(t *testing.T) {
 	s.sys.reserve = func(*os.File, int64) error { return errBroken }
 	if _, err := s.Create("g", digest, tag, 1000); !errors.Is(err, errBroken) {
 		t.Fatal(err)
+	}
+}
+
+// TestManyTogetherLeaveRoom: of many that begin at once none takes what another has looked at as free.
+func TestManyTogetherLeaveRoom(t *testing.T) {
+	const size, leave = 1000, 5500
+	s := mustOpen(t, t.TempDir())
+	var mu sync.Mutex
+	free := uint64(10_200)
+	s.sys.free = func(string) (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return free, nil
+	}
+	s.sys.reserve = func(*os.File, int64) error {
+		time.Sleep(time.Millisecond) // for the others to look
+		mu.Lock()
+		defer mu.Unlock()
+		free -= size
+		return nil
+	}
+	var wg sync.WaitGroup
+	var begun, refused atomic.Int32
+	for i := range 16 {
+		wg.Go(func() {
+			w, err := s.CreateLeaving(leave, "g", label.Hash{byte(i)}, tag, size)
+			if errors.As(err, new(*FullError)) {
+				refused.Add(1)
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			begun.Add(1)
+			if err := w.Abort(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if begun.Load() != 4 || refused.Load() != 12 || free < leave {
+		t.Fatalf("%d begun, %d refused, %d bytes are free", begun.Load(), refused.Load(), free)
+	}
+	b, digest := content(size)
+	var full *FullError
+	if err := s.PutLeaving(leave, "g", digest, tag, b); !errors.As(err, &full) || full.Need != size || full.Available != 700 {
+		t.Errorf("put: %v", err)
+	}
+	if err := s.PutLeaving(leave-300, "g", digest, tag, b); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.CreateLeaving(1<<63, "g", label.Hash{99}, tag, size); !errors.As(err, &full) || full.Available != 0 {
+		t.Errorf("more than there is: %v", err)
+	}
+	if got := files(t, filepath.Join(s.dir, "g")); got != "blob" {
+		t.Errorf("left: %s", got)
 	}
 }
 

@@ -11,7 +11,8 @@
 //	rename(<digest>.part, <digest>)
 //	fsync(folder)
 //
-// Where the system has no fallocate that keeps the size, the free space is looked at instead.
+// Where the system has no fallocate that keeps the size, the free space is looked at instead: what several begin at once is
+// then not kept for them.
 //
 // # Assumptions
 //

@@ -53,6 +53,7 @@ type Store struct {
 	lock *durable.FileLock
 
 	aside sync.Mutex // one blob at a time is set aside
+	room  sync.Mutex // one writer at a time looks at the free space and takes of it
 
 	mu     sync.Mutex // guards what follows
 	busy   map[string]bool

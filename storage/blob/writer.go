@@ -40,10 +40,16 @@ func (w *Writer) Checksum() uint32 { return w.crc }
 // digest. It fails with ErrExists where the blob is complete, ErrBusy where another Writer has it, *FullError where the
 // disk has no room for all of it; in the last case nothing is left behind that was not there before.
 func (s *Store) Create(group string, digest label.Hash, tag string, size int64) (*Writer, error) {
-	return s.create(group, digest, tag, size, true)
+	return s.create(group, digest, tag, size, 0, true)
 }
 
-func (s *Store) create(group string, digest label.Hash, tag string, size int64, resume bool) (_ *Writer, err error) {
+// CreateLeaving is Create of a blob that leaves so many bytes of the file system free; *FullError where it would not.
+// However many begin at once, together they leave as much.
+func (s *Store) CreateLeaving(free uint64, group string, digest label.Hash, tag string, size int64) (*Writer, error) {
+	return s.create(group, digest, tag, size, free, true)
+}
+
+func (s *Store) create(group string, digest label.Hash, tag string, size int64, leave uint64, resume bool) (_ *Writer, err error) {
 	path, err := s.path(group, digest)
 	if err != nil {
 		return nil, err
@@ -70,7 +76,7 @@ func (s *Store) create(group string, digest label.Hash, tag string, size int64, 
 		return nil, fmt.Errorf("blob: %w", err)
 	}
 	w := &Writer{s: s, path: path, digest: digest, size: size, f: f, hash: label.New(tag)}
-	if err := w.begin(resume); err != nil {
+	if err := w.begin(leave, resume); err != nil {
 		f.Close()
 		if w.off == 0 {
 			os.Remove(path + partSuffix) // the error matters more, and an empty part says nothing
@@ -81,7 +87,7 @@ func (s *Store) create(group string, digest label.Hash, tag string, size int64, 
 }
 
 // begin takes up what the part holds and reserves the rest.
-func (w *Writer) begin(resume bool) error {
+func (w *Writer) begin(leave uint64, resume bool) error {
 	info, err := w.f.Stat()
 	if err != nil {
 		return fmt.Errorf("blob: %w", err)
@@ -93,7 +99,7 @@ func (w *Writer) begin(resume bool) error {
 		}
 		w.off = 0
 	}
-	if err := w.reserve(); err != nil {
+	if err := w.reserve(leave); err != nil {
 		return err
 	}
 	n, err := io.CopyBuffer(writerFunc(w.digested), io.LimitReader(w.f, w.off), make([]byte, min(bufferSize, w.off+1)))
@@ -134,7 +140,20 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-func (w *Writer) reserve() error {
+// reserve takes what the blob still needs and leaves so much free.
+func (w *Writer) reserve(leave uint64) error {
+	w.s.room.Lock()
+	defer w.s.room.Unlock()
+	need := uint64(w.size - w.off)
+	if leave > 0 {
+		available, err := w.s.sys.free(filepath.Dir(w.path))
+		if err != nil {
+			return fmt.Errorf("blob %s: free space: %w", w.path, err)
+		}
+		if available -= min(available, leave); available < need {
+			return &FullError{w.path, need, available}
+		}
+	}
 	err := w.s.sys.reserve(w.f, w.size)
 	if err == nil {
 		return nil
@@ -150,7 +169,7 @@ func (w *Writer) reserve() error {
 	if err != nil {
 		return fmt.Errorf("blob %s: free space: %w", w.path, err)
 	}
-	if need := uint64(w.size - w.off); full || available < need {
+	if available -= min(available, leave); full || available < need {
 		return &FullError{w.path, need, available}
 	}
 	return nil
@@ -284,6 +303,11 @@ func (w *Writer) end() {
 
 // Put stores a blob that is in memory. One that is there already, undamaged, is no error.
 func (s *Store) Put(group string, digest label.Hash, tag string, data []byte) error {
+	return s.PutLeaving(0, group, digest, tag, data)
+}
+
+// PutLeaving is Put of a blob that leaves so many bytes of the file system free; *FullError where it would not.
+func (s *Store) PutLeaving(free uint64, group string, digest label.Hash, tag string, data []byte) error {
 	path, err := s.path(group, digest)
 	if err != nil {
 		return err
@@ -298,7 +322,7 @@ func (s *Store) Put(group string, digest label.Hash, tag string, data []byte) er
 			return err
 		}
 	}
-	w, err := s.create(group, digest, tag, int64(len(data)), false)
+	w, err := s.create(group, digest, tag, int64(len(data)), free, false)
 	if err != nil {
 		return err
 	}
