@@ -16,6 +16,7 @@ import (
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/round"
+	"github.com/ruche-federation/ruche/crypto/label"
 )
 
 // The fewest known copies first: what is below n-f goes before all else; then the oldest round, then the log's order.
@@ -168,5 +169,53 @@ func TestContributionsAreRemovedWithTheRoundAndNotBefore(t *testing.T) {
 	r.m.Work(t.Context())
 	if _, err := os.Stat(strange); err == nil {
 		t.Fatalf("still there, %d entries in the log", entries)
+	}
+}
+
+// What is here of a round that the log knows no more goes when it is old enough, however often the member starts anew
+// meanwhile; never while the log has not come so far itself.
+func TestStrangeRoundsGoThoughTheMemberStartsAnew(t *testing.T) {
+	r := newRig(t)
+	r.until(round.Open) // a log whose time is far beyond that of this machine
+	all := r.log.size()
+	put := func(id label.Hash, age time.Duration) (dirs []string) {
+		for _, kind := range []string{"blobs/y", "blobs/heads", "sums"} {
+			dir := filepath.Join(r.home.Dir, kind, id.String())
+			must(t, os.Mkdir(dir, 0o700))
+			must(t, os.WriteFile(filepath.Join(dir, id.String()), []byte("bytes"), 0o600))
+			dirs = append(dirs, dir)
+		}
+		at := time.Now().Add(-age)
+		must(t, os.Chtimes(dirs[2], at, at)) // the others are older
+		for _, dir := range dirs[:2] {
+			must(t, os.Chtimes(dir, at.Add(-time.Hour), at.Add(-time.Hour)))
+		}
+		return dirs
+	}
+	there := func(dirs []string) (n int) {
+		for _, dir := range dirs {
+			if _, err := os.Stat(dir); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	old, young := put(label.Hash{1}, strangeFor+time.Minute), put(label.Hash{2}, strangeFor-time.Minute)
+	r.restart(0)
+	r.m.tidy()
+	if n := there(old); n != 3 {
+		t.Fatalf("%d of 3 folders are left before the log was read", n)
+	}
+	for range 2 {
+		r.restart(all)
+		r.m.tidy()
+	}
+	if o, y := there(old), there(young); o != 0 || y != 3 {
+		t.Errorf("of an old round %d of 3 folders are left, of a young one %d", o, y)
+	}
+	r.now = r.now.Add(strangeFor)
+	r.m.tidy()
+	if n := there(young); n != 0 {
+		t.Errorf("%d folders are left by a member that never rested", n)
 	}
 }

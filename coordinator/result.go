@@ -377,7 +377,7 @@ func (m *Member) tidy() {
 				since = m.cfg.Now()
 			}
 			strange[id] = since
-			if m.cfg.Now().Sub(since) < strangeFor {
+			if m.cfg.Now().Sub(since) < strangeFor && !m.outlived(id, time.Now()) {
 				continue
 			}
 		}
@@ -387,6 +387,27 @@ func (m *Member) tidy() {
 	}
 	m.strange = strange
 	m.opened.forget(m.over)
+}
+
+// outlived reports whether what is here of a round was changed last so long ago, by the system's time that its files carry
+// and by the log's, that the log would know the round if it were kept still. A start does not begin this anew; nor does it
+// rest on one clock, for a machine may wake with a wrong one, and the log be read again from far back.
+func (m *Member) outlived(id label.Hash, now time.Time) bool {
+	var last time.Time
+	for _, dir := range []string{"blobs/y", "blobs/heads", "sums", "receipts"} {
+		info, err := os.Stat(filepath.Join(m.cfg.Home.Dir, filepath.FromSlash(dir), id.String()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		last = later(last, info.ModTime())
+	}
+	m.mu.Lock()
+	logged := time.UnixMilli(m.machine.TimeMs())
+	m.mu.Unlock()
+	return !last.IsZero() && now.Sub(last) >= strangeFor && logged.Sub(last) >= strangeFor
 }
 
 // over reports whether a round has ended, or is not known.
