@@ -151,6 +151,17 @@ func OpenHome(dir string, rand io.Reader) (*Home, error) {
 	return h, nil
 }
 
+// removeTemps removes what writes that broke off left in a member's folder, before anything of it is opened. The shelf and
+// the epochs look after theirs; in keys/ and tokens/ other programs may be writing now.
+func removeTemps(dir string) error {
+	for _, sub := range []string{"", "receipts", "configs", derivedDir, raftDir, filepath.Join(raftDir, "log")} {
+		if _, err := durable.RemoveTemps(filepath.Join(dir, sub)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Charter reads the charter of this home, verified, and this member's index in it.
 func (h *Home) Charter() (*charter.Charter, int, error) {
 	p := filepath.Join(h.Dir, charterFile)

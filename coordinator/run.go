@@ -23,7 +23,6 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/mesh"
 	"github.com/ruche-federation/ruche/coordinator/replica"
-	"github.com/ruche-federation/ruche/storage/durable"
 	"github.com/ruche-federation/ruche/storage/raftlog"
 )
 
@@ -75,7 +74,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 
 // runMember is Run in a folder that is this process's.
 func runMember(ctx context.Context, o RunOptions, home *Home, report *reporter) (err error) {
-	if _, err := durable.RemoveTemps(o.Dir); err != nil {
+	if err := removeTemps(o.Dir); err != nil {
 		return err
 	}
 	if err := replica.RemoveUnfinished(filepath.Join(o.Dir, raftDir)); err != nil {

@@ -1,18 +1,21 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -437,4 +440,31 @@ func TestPacedSend(t *testing.T) {
 		wg.Go(func() { must(t, pacedSend(func(int) error { return nil })(1)) })
 	}
 	wg.Wait()
+}
+
+// TestAStartRemovesWhatBrokeOff: a start removes the temporary files of writes that an earlier death broke off, wherever the
+// member writes; where another program may be writing it removes none.
+func TestAStartRemovesWhatBrokeOff(t *testing.T) {
+	h := newHomes(t, 1, 0, time.Hour)[0]
+	end := func() { run(t, h, &locked{w: new(bytes.Buffer)}).end(t) }
+	end() // so that the folders are there
+	must(t, os.MkdirAll(filepath.Join(h.Dir, "tokens"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(h.Dir, "configs"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(h.Dir, "derived"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(h.Dir, "blobs", "heads", "0f"), 0o700))
+	const name = ".x.tmp-1"
+	for _, dir := range []string{"", "receipts", "configs", "derived", "raft", "raft/log", "blobs/heads/0f", "tokens", "keys"} {
+		must(t, os.WriteFile(filepath.Join(h.Dir, dir, name), []byte("half"), 0o600))
+	}
+	end()
+	var left []string
+	must(t, filepath.WalkDir(h.Dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == name {
+			left = append(left, filepath.Base(filepath.Dir(path)))
+		}
+		return err
+	}))
+	if !slices.Equal(left, []string{"keys", "tokens"}) {
+		t.Errorf("left in %v", left)
+	}
 }

@@ -129,7 +129,11 @@ func (r *reader) look(f file) {
 	switch {
 	case plain[f.path]:
 	case strings.HasPrefix(name, ".") && strings.Contains(name, ".tmp-"):
-		r.left(f.path, "a write that broke off", "the next start removes it, or it can be removed")
+		becomes := "the next start removes it, or it can be removed"
+		if f.parts[0] == "tokens" { // where a token may be being written now
+			becomes = "it can be removed"
+		}
+		r.left(f.path, "a write that broke off", becomes)
 	case f.path == "alarms.damaged":
 		r.left(f.path, "alarms that were set aside as damaged", "it stays; it can be removed")
 	case f.path == "raft/store":
