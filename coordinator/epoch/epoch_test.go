@@ -261,6 +261,27 @@ func TestSealKeyOpensBoxesUntilTheEpochIsDestroyed(t *testing.T) {
 	}
 }
 
+// TestForgettingADamagedEpochCostsNothing: its votes stay, so it is asked for again and again.
+func TestForgettingADamagedEpochCostsNothing(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"damaged-7", "erased-8"} {
+		if err := os.Mkdir(filepath.Join(root, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, removals := hostDisk(), 0
+	remove := d.remove
+	d.remove = func(path string) error { removals++; return remove(path) }
+	for range 3 {
+		if err := errors.Join(d.forget(root, 7), d.forget(root, 8)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if erased, err := Erased(root); removals != 1 || len(erased) != 1 || erased[0] != 7 {
+		t.Errorf("%d removals, %v is left, %v", removals, erased, err)
+	}
+}
+
 func TestNumbersOnlyRise(t *testing.T) {
 	root := t.TempDir()
 	create(t, root, 5)

@@ -69,9 +69,16 @@ func Erased(root string) ([]uint64, error) {
 	return found.erased, nil
 }
 
-// Forget removes what Erased knows an epoch by, once the consortium knows it too.
-func Forget(root string, number uint64) error {
-	if err := hostDisk().remove(folder(root, erasedPrefix, number)); err != nil {
+// Forget removes what Erased knows an epoch by, once the consortium knows it too. The votes of a damaged one stay; asked
+// for that again and again, it costs the disk nothing.
+func Forget(root string, number uint64) error { return hostDisk().forget(root, number) }
+
+func (d disk) forget(root string, number uint64) error {
+	dir := folder(root, erasedPrefix, number)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil // if a power cut brings it back, it is forgotten again
+	}
+	if err := d.remove(dir); err != nil {
 		return fmt.Errorf("epoch %d: %w", number, err)
 	}
 	return nil
