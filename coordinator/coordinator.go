@@ -116,6 +116,7 @@ type Member struct {
 
 	// The loop of keys and ticks' own.
 	publishLater time.Time            // the key package is not to be published before
+	eraseLater   time.Time            // epochs are not to be erased before: the last try failed
 	erasedLater  time.Time            // erased epochs are not to be looked for before
 	ticked       time.Time            // when this leader last proposed a tick
 	beyond       time.Time            // since when this leader's clock is beyond the horizon, zero while it is not

@@ -218,7 +218,7 @@ func (m *Member) publishEpoch(ctx context.Context, now int64, known *statement.K
 // log is replayed, nothing is known of what a round may still need.
 func (m *Member) eraseEpochs(now int64) {
 	all := m.epochs.list()
-	if len(all) == 0 {
+	if len(all) == 0 || m.cfg.Now().Before(m.eraseLater) {
 		return
 	}
 	m.mu.Lock()
@@ -246,6 +246,7 @@ func (m *Member) eraseEpochs(now int64) {
 		if n := e.Number(); ended[n] || n < published && !needed[n] {
 			if err := m.epochs.destroy(e); err != nil {
 				m.cfg.Logger.Error("erasing an epoch failed; it is tried again", "epoch", n, "error", err)
+				m.eraseLater = m.cfg.Now().Add(retryDuty)
 			} else {
 				m.cfg.Logger.Info("epoch is erased", "epoch", n)
 			}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
+	"github.com/ruche-federation/ruche/coordinator/epoch"
 	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/round"
 	"github.com/ruche-federation/ruche/coordinator/statement"
@@ -166,6 +168,31 @@ func TestSumsLeaveTheLogItsRoom(t *testing.T) {
 		t.Errorf("revealed: %v, %v", cmd != nil, err)
 	}
 	r.until(round.Published)
+}
+
+// TestAnErasureThatFailsIsTriedOnceASecond: keys whose time is over and that cannot be erased are tried again, and said at
+// a pace that somebody can read.
+func TestAnErasureThatFailsIsTriedOnceASecond(t *testing.T) {
+	r := newRig(t)
+	r.until(round.Open)
+	root := filepath.Join(r.home.Dir, "epochs")
+	must(t, os.Chmod(root, 0o500))
+	ended := r.known().NotAfterMs + 1
+	unprivileged(t, func() {
+		for range 25 {
+			r.m.eraseEpochs(ended)
+			r.now = r.now.Add(workEvery)
+		}
+	})
+	must(t, os.Chmod(root, 0o700))
+	if n := strings.Count(r.logs.String(), "erasing an epoch failed"); n != 3 {
+		t.Errorf("said %d times in two and a half seconds", n)
+	}
+	r.now = r.now.Add(retryDuty)
+	r.m.eraseEpochs(ended)
+	if erased, err := epoch.Erased(root); err != nil || len(erased) != 1 {
+		t.Errorf("%v is erased, %v", erased, err)
+	}
 }
 
 // holder is the only other member, and holds a contribution.
