@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/crypto/identity"
@@ -99,7 +100,7 @@ func InitHome(dir string, opts HomeOptions, rand io.Reader) (*Home, error) {
 	return OpenHome(dir, rand)
 }
 
-// OpenHome reads a member's keys and card and checks that they belong together.
+// OpenHome reads a member's keys and card and checks that they belong together. Keys that others may read are refused.
 func OpenHome(dir string, rand io.Reader) (*Home, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, cardFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -115,6 +116,13 @@ func OpenHome(dir string, rand io.Reader) (*Home, error) {
 	h := &Home{Dir: dir, Card: card}
 	read := func(name string, size int) ([]byte, error) {
 		p := filepath.Join(dir, "keys", name)
+		info, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+			return nil, fmt.Errorf("%s: mode %04o lets others read it, want 0600", p, info.Mode().Perm())
+		}
 		b, err := os.ReadFile(p)
 		if err != nil {
 			return nil, err

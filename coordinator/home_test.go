@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -65,6 +66,23 @@ func TestWrongKeys(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
+}
+
+// TestKeysThatOthersMayRead: no member opens with a key that another user of the machine can read.
+func TestKeysThatOthersMayRead(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes are those of Unix")
+	}
+	h := initHome(t, "alpha")
+	for _, name := range []string{"identity.key", "authority.key", "tls.key", "storage.key"} {
+		path := filepath.Join(h.Dir, "keys", name)
+		must(t, os.Chmod(path, 0o640))
+		_, err := OpenHome(h.Dir, rand.Reader)
+		wantError(t, err, name+": mode 0640 lets others read it")
+		must(t, os.Chmod(path, 0o600))
+	}
+	_, err := OpenHome(h.Dir, rand.Reader)
+	must(t, err)
 }
 
 // TestCharterOfThisHome: the charter must list this member, with the card that it has.
