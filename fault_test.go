@@ -11,11 +11,10 @@ import (
 	"testing"
 )
 
-// TestEveryDurableStepIsAPoint: the table "Durable before said" of docs/PROTOCOL.md names the points of the code, all of
-// them and no other, and each row cites the package in which its point stands. A point has one place: a passing of it says which write
-// it was.
-func TestEveryDurableStepIsAPoint(t *testing.T) {
-	code := map[string]string{} // name: file
+// points gives the file of every point of the code. A point has one place: a passing of it says which write it was.
+func points(t *testing.T) map[string]string {
+	t.Helper()
+	code := map[string]string{}
 	for _, s := range sources(t) {
 		if strings.HasSuffix(s.path, "_test.go") || path.Dir(s.path) == "storage/fault" {
 			continue
@@ -45,6 +44,13 @@ func TestEveryDurableStepIsAPoint(t *testing.T) {
 			return true
 		})
 	}
+	return code
+}
+
+// TestEveryDurableStepIsAPoint: the table "Durable before said" of docs/PROTOCOL.md names the points of the code, all of
+// them and no other, and each row cites the package in which its point stands.
+func TestEveryDurableStepIsAPoint(t *testing.T) {
+	code := points(t)
 	b, err := os.ReadFile("docs/PROTOCOL.md")
 	if err != nil {
 		t.Fatal(err)
@@ -80,5 +86,46 @@ func TestEveryDurableStepIsAPoint(t *testing.T) {
 	}
 	if len(said) < 20 {
 		t.Errorf("%d points were found in docs/PROTOCOL.md: the search is broken", len(said))
+	}
+}
+
+// TestEveryPointIsStruck: the fault tests strike the points of the code, all of them. A name counts in a fault.Passing or
+// in fault.Points only: "device" and "end" are words that stand there for other reasons too.
+func TestEveryPointIsStruck(t *testing.T) {
+	code, struck := points(t), map[string]bool{}
+	for _, s := range sources(t) {
+		if path.Base(s.path) != "faults_test.go" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			list, ok := n.(*ast.CompositeLit)
+			if !ok {
+				return true
+			}
+			sel, ok := list.Type.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if x, ok := sel.X.(*ast.Ident); !ok || x.Name != "fault" || sel.Sel.Name != "Passing" && sel.Sel.Name != "Points" {
+				return true
+			}
+			for _, e := range list.Elts {
+				if pair, ok := e.(*ast.KeyValueExpr); ok {
+					e = pair.Value
+				}
+				if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					name, _ := strconv.Unquote(lit.Value)
+					if struck[name] = true; code[name] == "" {
+						t.Errorf("%s strikes the point %q, which the code lacks", s.path, name)
+					}
+				}
+			}
+			return true
+		})
+	}
+	for name, file := range code {
+		if !struck[name] {
+			t.Errorf("%s: no fault test strikes the point %q", file, name)
+		}
 	}
 }

@@ -17,24 +17,24 @@ import (
 // or it starts anew: it never replaces a card, nor the identity that a card may have been made of.
 func TestFaultInInit(t *testing.T) {
 	for _, at := range []struct {
-		name string
-		nth  int
-	}{{"member-key", 1}, {"member-key", 2}, {"member-key", 3}, {"store", 1}, {"card", 1}} {
+		fault.Passing
+		nth int
+	}{{fault.Passing{Name: "member-key"}, 1}, {fault.Passing{Name: "member-key"}, 2}, {fault.Passing{Name: "member-key"}, 3}, {fault.Passing{Name: "store"}, 1}, {fault.Passing{Name: "card"}, 1}} {
 		for _, moment := range []fault.Moment{fault.Before, fault.After} {
 			dir := filepath.Join(t.TempDir(), "alpha")
 			opts := HomeOptions{Name: "alpha", DeviceURL: "https://127.0.0.1:7420", MeshAddr: "127.0.0.1:7421"}
-			plan := &fault.Plan{At: fault.Passing{Name: at.name, Moment: moment}, Nth: at.nth}
+			plan := &fault.Plan{At: fault.Passing{Name: at.Name, Moment: moment}, Nth: at.nth}
 			remove := fault.Install(dir, plan.Handle)
 			_, err := InitHome(dir, opts, rand.Reader)
 			remove()
 			if !errors.Is(err, fault.ErrInjected) {
-				t.Fatalf("%s %s %d: %v", moment, at.name, at.nth, err)
+				t.Fatalf("%s %s %d: %v", moment, at.Name, at.nth, err)
 			}
 			identity, none := os.ReadFile(filepath.Join(dir, "keys", "identity.key"))
 			h, err := OpenHome(dir, rand.Reader)
-			whole := at.name == "card" && moment == fault.After
+			whole := at.Name == "card" && moment == fault.After
 			if whole != (err == nil) {
-				t.Fatalf("%s %s %d: the folder opens: %v", moment, at.name, at.nth, err)
+				t.Fatalf("%s %s %d: the folder opens: %v", moment, at.Name, at.nth, err)
 			}
 			again, err := InitHome(dir, opts, rand.Reader)
 			switch {
@@ -46,7 +46,7 @@ func TestFaultInInit(t *testing.T) {
 			case none == nil:
 				wantError(t, err, "never overwritten")
 				if now, err := os.ReadFile(filepath.Join(dir, "keys", "identity.key")); err != nil || string(now) != string(identity) {
-					t.Errorf("%s %s %d: the identity was replaced (%v)", moment, at.name, at.nth, err)
+					t.Errorf("%s %s %d: the identity was replaced (%v)", moment, at.Name, at.nth, err)
 				}
 			default:
 				must(t, err)

@@ -17,7 +17,7 @@ import (
 // if that had reached the disk.
 func TestFaultInInit(t *testing.T) {
 	base := writeModel(t, 1)
-	for _, name := range []string{"device-key", "device"} {
+	for _, name := range (fault.Points{"device-key", "device"}) {
 		for _, moment := range []fault.Moment{fault.Before, fault.After} {
 			dir := filepath.Join(t.TempDir(), "device")
 			plan := &fault.Plan{At: fault.Passing{Name: name, Moment: moment}}
@@ -45,7 +45,7 @@ func TestFaultInInit(t *testing.T) {
 func TestFaultInJoin(t *testing.T) {
 	base := writeModel(t, 1)
 	c := newConsortium(t, someBase(), someModules, nil)
-	for _, name := range []string{"charter", "certificate"} {
+	for _, name := range (fault.Points{"charter", "certificate"}) {
 		for _, moment := range []fault.Moment{fault.Before, fault.After} {
 			dir, h := device(t, base, nil)
 			plan := &fault.Plan{At: fault.Passing{Name: name, Moment: moment}}

@@ -20,7 +20,7 @@ import (
 // written, so that the process ends.
 func TestFaultInAReplica(t *testing.T) {
 	cases := 0
-	for _, name := range []string{"entries", "applied", "snapshot"} {
+	for _, name := range (fault.Points{"entries", "applied", "snapshot"}) {
 		for _, moment := range []fault.Moment{fault.Before, fault.After} {
 			for _, dies := range []bool{false, true} {
 				for _, leads := range []bool{false, true} {

@@ -1,5 +1,6 @@
 // Package fault names the moments at which a process may fail around a durable write. Every step of the table "Durable
-// before said" in docs/PROTOCOL.md is a Step with a name; the table lists the names, and a test holds both together.
+// before said" in docs/PROTOCOL.md is a Step with a name; the table lists the names. A test holds both together, and
+// wants every point struck by a fault test.
 //
 // Without the build tag `faults` a Step is its write and a Point is nothing: both are inlined, hold no state and read no
 // environment. With the tag they ask the Handlers that Install was given for a folder. A Handler sees each passing,

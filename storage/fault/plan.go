@@ -16,6 +16,10 @@ type Passing struct {
 	Moment Moment
 }
 
+// Points are names of points that a test strikes. Every point stands in such a list or in a Passing of a fault test: the
+// test that holds docs/PROTOCOL.md looks there, and not at other strings that may happen to be the same word.
+type Points []string
+
 // Plan is a Handler that counts passings and fails one of them. It is safe for concurrent use.
 type Plan struct {
 	// At is the passing that fails, at its Nth time (1 is the first) on a path that Where accepts; nil: on any.

@@ -86,7 +86,7 @@ func TestFaultInALog(t *testing.T) {
 			name, do = "append", func(s *Store) error { return s.StoreLogs(logs) }
 		}
 		before := read(t, s)
-		at := fault.Passing{Name: []string{"guard", "entries"}[rng.IntN(2)], Moment: []fault.Moment{fault.Before, fault.After}[rng.IntN(2)]}
+		at := fault.Passing{Name: fault.Points{"guard", "entries"}[rng.IntN(2)], Moment: []fault.Moment{fault.Before, fault.After}[rng.IntN(2)]}
 		plan := &fault.Plan{At: at}
 		remove := fault.Install(dir, plan.Handle)
 		err := do(s)

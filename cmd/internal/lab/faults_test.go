@@ -21,8 +21,8 @@ import (
 
 // The points that a federation passes, by who writes there. Those of a home, of raft and of a journal are their packages'.
 var (
-	memberPoints = []string{"epoch", "config", "y", "head", "receipt", "vote", "reveal", "sum", "model", "derived", "erased", "expired"}
-	devicePoints = []string{"stage", "debit", "ack", "adapter", "current", "end"}
+	memberPoints = fault.Points{"epoch", "config", "y", "head", "receipt", "vote", "reveal", "sum", "model", "derived", "erased", "expired"}
+	devicePoints = fault.Points{"stage", "debit", "ack", "adapter", "current", "end"}
 )
 
 // strike is what happens at the points of one federation: it counts all passings, and at one of them somebody fails.
