@@ -5,6 +5,7 @@ package coordinator
 import (
 	"crypto/rand"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -124,6 +125,44 @@ func TestFaultInFounding(t *testing.T) {
 		}
 		if id, again, err = openStore(h, true, 4, rand.Reader); err != nil || id != h.Card.StoreID || again != nil {
 			t.Fatalf("%s: store %s, founds %v, %v", moment, id, again != nil, err)
+		}
+	}
+}
+
+// TestFaultInANewStore: a member whose log is gone, with all that lay beside it or without, fails while it writes the id of its
+// new store. It has said nothing under that id. The next start draws another one and founds nothing, and the id stays
+// from when the log holds an entry.
+func TestFaultInANewStore(t *testing.T) {
+	for _, moment := range []fault.Moment{fault.Before, fault.After} {
+		for _, left := range []bool{false, true} { // what says which store it was
+			h := initHome(t, "alpha")
+			_, found, err := openStore(h, false, 4, rand.Reader)
+			must(t, err)
+			must(t, found())
+			if !left {
+				must(t, os.RemoveAll(filepath.Join(h.Dir, raftDir)))
+			}
+			plan := &fault.Plan{At: fault.Passing{Name: "store", Moment: moment}}
+			remove := fault.Install(h.Dir, plan.Handle)
+			failed, found, err := openStore(h, false, 4, rand.Reader)
+			remove()
+			if !errors.Is(err, fault.ErrInjected) || found != nil {
+				t.Fatalf("%s, left %v: founds %v, %v", moment, left, found != nil, err)
+			}
+			r, err := readStore(h.Dir)
+			switch {
+			case moment == fault.After && (err != nil || r.Store != failed || r.Fresh),
+				moment == fault.Before && left && (err != nil || r.Store != h.Card.StoreID || r.Fresh),
+				moment == fault.Before && !left && !errors.Is(err, fs.ErrNotExist):
+				t.Fatalf("%s, left %v: on the disk is %+v, %v", moment, left, r, err)
+			}
+			id, found, err := openStore(h, false, 4, rand.Reader)
+			if err != nil || id == failed || id == h.Card.StoreID || found != nil {
+				t.Fatalf("%s, left %v: store %s after %s, founds %v, %v", moment, left, id, failed, found != nil, err)
+			}
+			if again, found, err := openStore(h, true, 4, rand.Reader); err != nil || again != id || found != nil {
+				t.Fatalf("%s, left %v: store %s is %s, founds %v, %v", moment, left, id, again, found != nil, err)
+			}
 		}
 	}
 }
