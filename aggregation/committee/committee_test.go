@@ -705,6 +705,31 @@ func FuzzOpenBox(f *testing.F) {
 	})
 }
 
+// FuzzParseVector: whatever a member serves as a sum is as many lanes as were asked for, and the same bytes again.
+func FuzzParseVector(f *testing.F) {
+	f.Add(VectorBytes([]uint32{0, 1, 1 << 31, 1<<32 - 1}), 4)
+	f.Add(make([]byte, 39), 10)
+	f.Add([]byte{}, 0)
+	f.Add([]byte{1, 2, 3, 4}, -1)
+	f.Add([]byte{1, 2, 3, 4}, 1<<62+1)
+	f.Fuzz(func(t *testing.T, b []byte, lanes int) {
+		v, err := ParseVector(b, lanes)
+		if ok := err == nil; ok != (len(b)%LaneBytes == 0 && lanes == len(b)/LaneBytes) {
+			t.Fatalf("%d bytes for %d lanes: %v", len(b), lanes, err)
+		}
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(VectorBytes(v), b) || HashVector(label.TagSum, v) != label.Sum(label.TagSum, b) {
+			t.Error("a vector is read as another")
+		}
+		sum := make([]uint32, lanes)
+		if err := AddBytes(sum, b); err != nil || !slices.Equal(sum, v) {
+			t.Errorf("bytes add up to another vector: %v", err)
+		}
+	})
+}
+
 func BenchmarkContribute(b *testing.B) {
 	for _, row := range table[2:] {
 		b.Run(fmt.Sprintf("n=%d,f=%d", row.n, row.f), func(b *testing.B) {

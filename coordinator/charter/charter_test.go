@@ -361,3 +361,57 @@ func FuzzParseCard(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseSignature: whatever an organisation sends as its signature is read back as it was written, and makes no charter.
+func FuzzParseSignature(f *testing.F) {
+	of := organisations(f, 4)
+	body, err := Draft(cards(of), demoOptions(f))
+	must(f, err)
+	var rest []Signature
+	for _, o := range of[1:] {
+		s, err := Sign(body, o.identity)
+		must(f, err)
+		rest = append(rest, s)
+	}
+	good, err := Sign(body, of[0].identity)
+	must(f, err)
+	b, err := MarshalSignature(good)
+	must(f, err)
+	f.Add(b)
+	f.Add([]byte(`{"member":-9223372036854775808,"signature":""}`))
+	f.Add([]byte(`{"member":1,"signature":null}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseSignature(b)
+		if err != nil {
+			return
+		}
+		again, err := MarshalSignature(s)
+		must(t, err)
+		if back, err := ParseSignature(again); err != nil || back.Member != s.Member || !bytes.Equal(back.Signature, s.Signature) {
+			t.Fatalf("%+v is read back as %+v, %v", s, back, err)
+		}
+		if _, err := Assemble(body, append([]Signature{s}, rest...)); err == nil && (s.Member != good.Member || !bytes.Equal(s.Signature, good.Signature)) {
+			t.Error("a charter with another signature")
+		}
+	})
+}
+
+// FuzzParseWindowPart: a part that a round may start from names one window, which ends when the part says.
+func FuzzParseWindowPart(f *testing.F) {
+	task := vectorTask(f)
+	f.Add("2026-11-20T00:00:00Z/24h")
+	f.Add("0000-01-01T00:00:00Z/24h")
+	f.Add("9999-12-31T00:00:00Z/24h")
+	f.Fuzz(func(t *testing.T, part string) {
+		end, err := task.ParseWindowPart(part)
+		if err != nil {
+			return
+		}
+		if got := task.WindowPart(end); got != part {
+			t.Errorf("%q ends at %v, when %q has ended", part, end, got)
+		}
+		if got := task.WindowPart(end.Add(-time.Nanosecond)); got == part {
+			t.Errorf("%q has ended before its end", part)
+		}
+	})
+}
