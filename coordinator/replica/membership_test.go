@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -257,3 +258,47 @@ func TestGreeting(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// FuzzGreeting: raft gets what follows this store's own greeting and nothing else, in whatever pieces it comes, and no caller
+// has more than a greeting read.
+func FuzzGreeting(f *testing.F) {
+	const self = "a/123e4567-e89b-42d3-a456-426614174000"
+	own := string(rune(len(self))) + self
+	f.Add([]byte(own+"hello"), uint8(1))
+	f.Add([]byte(own+own), uint8(7))
+	f.Add([]byte(own[:len(own)-1]+"1hello"), uint8(200))
+	f.Add([]byte("\x00"+own), uint8(0))
+	f.Add([]byte("\xff"+strings.Repeat("a", 300)), uint8(16))
+	f.Fuzz(func(t *testing.T, sent []byte, piece uint8) {
+		caller := &pieces{rest: sent, most: int(piece) + 1}
+		c, err := newStream(self, nil, nil).track(caller, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(c)
+		want, ok := strings.CutPrefix(string(sent), own)
+		if ok && (err != nil || string(got) != want) || !ok && len(got) > 0 {
+			t.Fatalf("%q: %q, %v", sent, got, err)
+		}
+		if read := len(sent) - len(caller.rest); !ok && read > 1+idMax {
+			t.Fatalf("%d bytes of no greeting are read", read)
+		}
+	})
+}
+
+// pieces is the near end of a caller that sends so many bytes at a time.
+type pieces struct {
+	net.Conn
+	rest []byte
+	most int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	n := copy(b[:min(len(b), p.most)], p.rest)
+	if p.rest = p.rest[n:]; n == 0 && len(b) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (p *pieces) Close() error { return nil }
