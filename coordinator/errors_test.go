@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/coordinator/replica"
 	"github.com/ruche-federation/ruche/coordinator/round"
@@ -116,5 +117,18 @@ func TestStatus(t *testing.T) {
 	}
 	if _, ok := codeOf[string(round.OK)]; !ok {
 		t.Error("ok is no word")
+	}
+}
+
+// TestTheLeadersWordsAreBounded: whatever a leader answers goes on to a device or into a log line, its code too.
+func TestTheLeadersWordsAreBounded(t *testing.T) {
+	long := strings.Repeat("x", round.DetailBytesMax+1)
+	for _, o := range []*coordpb.Outcome{{Code: long}, {Detail: long}} {
+		if bounded([]*coordpb.Outcome{{Code: "ok"}, o}) == nil {
+			t.Errorf("%d and %d bytes pass", len(o.GetCode()), len(o.GetDetail()))
+		}
+	}
+	if err := bounded([]*coordpb.Outcome{{Code: long[1:], Detail: long[1:]}}); err != nil {
+		t.Error(err)
 	}
 }

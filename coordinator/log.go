@@ -72,12 +72,17 @@ func (l *raftLog) try(ctx context.Context, data []byte) ([]*coordpb.Outcome, err
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range answer.GetOutcomes() { // the leader's words, which go on to a device or into a log line
-		if len(o.GetDetail()) > round.DetailBytesMax {
-			return nil, fmt.Errorf("the leader answered with %d bytes of detail, limit %d", len(o.GetDetail()), round.DetailBytesMax)
+	return answer.GetOutcomes(), bounded(answer.GetOutcomes())
+}
+
+// bounded refuses what no log answers: these are the leader's words, which go on to a device or into a log line.
+func bounded(outcomes []*coordpb.Outcome) error {
+	for _, o := range outcomes {
+		if n := max(len(o.GetCode()), len(o.GetDetail())); n > round.DetailBytesMax {
+			return fmt.Errorf("the leader answered with a text of %d bytes, limit %d", n, round.DetailBytesMax)
 		}
 	}
-	return answer.GetOutcomes(), nil
+	return nil
 }
 
 // ProposeLocal implements LocalProposer.
