@@ -126,6 +126,9 @@ func VerifyAckCert(ch *charter.Charter, rc *RoundConfig, header label.Hash, rece
 		} else if r.Index != index {
 			return 0, fmt.Errorf("ack: receipts name log indices %d and %d", index, r.Index)
 		}
+		if signers.Has(s.Member) {
+			return 0, fmt.Errorf("ack: member %d gave two receipts", s.Member)
+		}
 		signers |= 1 << s.Member
 	}
 	if signers.Size() < ch.AckReceipts() {

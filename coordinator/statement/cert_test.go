@@ -170,6 +170,7 @@ func TestAckCert(t *testing.T) {
 	for name, r := range map[string][]MemberStatement{
 		"two":               receipt(9, 0, 1),
 		"one thrice":        receipt(9, 0, 0, 0),
+		"one twice of four": receipt(9, 0, 1, 0, 2),
 		"of two logs":       append(receipt(9, 0, 1), receipt(10, 2)...),
 		"of another device": c.said(label.StmtReceipt, (&Receipt{rc.ID(), label.Hash{6}, 9}).Bytes(), 0, 1, 2),
 	} {
