@@ -98,14 +98,9 @@ func Join(ctx context.Context, dir, charterPath, address, token string, now func
 	if err != nil {
 		return nil, err
 	}
-	cert, err := statement.VerifyDeviceCert(ch, signed)
-	switch {
-	case err != nil:
+	cert, err := h.certified(ch, signed, now())
+	if err != nil {
 		return nil, fmt.Errorf("the member's answer: %w", err)
-	case !cert.Public.Equal(h.Key.Public()):
-		return nil, errors.New("the member's answer is a certificate of another device")
-	case cert.ExpiresMs <= now().UnixMilli():
-		return nil, fmt.Errorf("the member's answer is a certificate that ended at %s, and this device's clock says %s", time.UnixMilli(cert.ExpiresMs).UTC().Format(time.RFC3339), now().UTC().Format(time.RFC3339))
 	}
 	path := filepath.Join(dir, charterFile)
 	if err := fault.Step("charter", path, func() error { return durable.WriteFile(path, raw, 0o644) }); err != nil {
@@ -116,6 +111,20 @@ func Join(ctx context.Context, dir, charterPath, address, token string, now func
 		return nil, err
 	}
 	return h.joined(ch, cert, false), nil
+}
+
+// certified checks what a member answered: a certificate of this device, which holds still.
+func (h *Home) certified(ch *charter.Charter, signed statement.Signed, now time.Time) (*statement.DeviceCert, error) {
+	cert, err := statement.VerifyDeviceCert(ch, signed)
+	switch {
+	case err != nil:
+		return nil, err
+	case !cert.Public.Equal(h.Key.Public()):
+		return nil, errors.New("a certificate of another device")
+	case cert.ExpiresMs <= now.UnixMilli():
+		return nil, fmt.Errorf("a certificate that ended at %s, and this device's clock says %s", time.UnixMilli(cert.ExpiresMs).UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return cert, nil
 }
 
 // checkPin refuses a charter other than the pinned one.
