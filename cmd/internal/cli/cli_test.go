@@ -228,6 +228,17 @@ func TestNoColourInFilesAndPipes(t *testing.T) {
 	p.Done()
 }
 
+// TestProgressIsOneLine: what a member says of a round does not leave the line.
+func TestProgressIsOneLine(t *testing.T) {
+	var out bytes.Buffer
+	p := &Progress{w: &out}
+	p.Setf("%s is open", "a\n\x1b[2Jb")
+	p.Done()
+	if want := "\r\x1b[Ka\ufffd\ufffd[2Jb is open\r\x1b[K"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
 func TestAgeAndBytes(t *testing.T) {
 	for d, want := range map[time.Duration]string{-time.Second: "0s", 42 * time.Second: "42s", 200 * time.Second: "3m20s", 2 * time.Hour: "2h",
 		5*time.Hour + 12*time.Minute: "5h12m", 220 * time.Hour: "9d4h"} {

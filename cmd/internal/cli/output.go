@@ -283,7 +283,7 @@ func (p *Progress) Setf(format string, args ...any) {
 		return
 	}
 	p.last, p.open = time.Now(), true
-	fmt.Fprintf(p.w, "\r\x1b[K"+format, args...)
+	fmt.Fprint(p.w, "\r\x1b[K"+Printable(fmt.Sprintf(format, args...)))
 }
 
 // Done removes the line.
