@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -212,6 +213,90 @@ func TestGarbledBox(t *testing.T) {
 				t.Errorf("member %d's verdict is %v", victim, got)
 			}
 			f.mu.Unlock()
+			must(t, f.Finish())
+		})
+	}
+}
+
+// TestGarbledSeeds (SA 7, 4): a device seals some members other seeds than it commits to, and is honest to all others. A
+// victim refuses it and is no holder of it in the log; n-f members are, and that is an ack. In its Ack each victim says
+// what is wrong, and nobody else says anything. By the set rule the contribution is left out of the sum, unless the word
+// of a victim alone would cost more than a fifth of the candidates: then the next Close is without the victim, the
+// contribution counts, and the victim reveals nothing, as it cannot open the whole set.
+func TestGarbledSeeds(t *testing.T) {
+	for _, c := range []struct {
+		n, f    int
+		victims statement.Mask
+		devices int
+		sum     int
+	}{
+		{4, 1, 1 << 0, 6, 5}, // the leader
+		{4, 1, 1 << 3, 6, 5},
+		{4, 1, 1 << 2, 5, 4}, // a fifth of the candidates, and no more
+		{4, 1, 1 << 2, 4, 4},
+		{4, 1, 1 << 0, 4, 4},
+		{7, 2, 1<<1 | 1<<5, 4, 3}, // nobody's word alone
+	} {
+		t.Run(fmt.Sprintf("(%d,%d) to %v, %d devices", c.n, c.f, c.victims, c.devices), func(t *testing.T) {
+			t.Parallel()
+			f := story(t, Options{N: c.n, F: c.f, Devices: c.devices})
+			must(t, f.Lead(0))
+			f.Begin()
+			v := until(t, f, round.Open)
+			forged, err := f.Devices[0].ForgeSeeds(c.victims.Members()...)
+			must(t, err)
+			for _, j := range c.victims.Members() {
+				if _, errs := f.Upload(forged, j); status.Code(errs[0]) != codes.InvalidArgument {
+					t.Errorf("member %d answers the device: %v", j, errs[0])
+				}
+			}
+			others := (v.Config.Listed() &^ c.victims).Members()
+			answers, errs := f.Upload(forged, others[0])
+			must(t, errs[0])
+			var receipts []statement.MemberStatement
+			for _, r := range answers[0].GetReceipts() {
+				receipts = append(receipts, round.FromMemberStatement(r))
+			}
+			if _, err := statement.VerifyAckCert(f.Charter, v.Config, forged.Header, receipts); err != nil {
+				t.Errorf("the device has no ack: %v", err)
+			}
+			everybody(t, f, f.Devices[1:]...)
+			v = until(t, f, round.Published)
+			if v.Accepted != c.devices || v.Contributors != c.sum {
+				t.Errorf("%d accepted, %d in the sum, want %d and %d", v.Accepted, v.Contributors, c.devices, c.sum)
+			}
+			f.mu.Lock()
+			r := f.views[0].trace.rounds[v.ID]
+			if got := r.accepts[0].Holders; got != v.Config.Listed()&^c.victims {
+				t.Errorf("the log names the holders %v", got)
+			}
+			for j, a := range r.closes[0].acks {
+				want := statement.OK
+				if c.victims.Has(j) {
+					want = statement.BadCommitment
+				}
+				if got := a.Verdicts[0]; got != want {
+					t.Errorf("member %d's verdict is %v, want %v", j, got, want)
+				}
+			}
+			counted := c.sum == c.devices
+			switch first := r.closes[0]; {
+			case len(first.acks) != c.n:
+				t.Errorf("%d members ack the first close", len(first.acks))
+			case !counted && r.decided != first:
+				t.Errorf("of %d closes the one of %v decides", len(r.closes), r.decided.Active)
+			case counted && r.decided.Active&c.victims != 0:
+				t.Errorf("the Close of %v decides", r.decided.Active)
+			}
+			for _, j := range c.victims.Members() {
+				if counted && f.of(v.ID).reveals[j] != nil {
+					t.Errorf("member %d reveals a set that it cannot open", j)
+				}
+			}
+			f.mu.Unlock()
+			if end := everywhere(t, f, v.ID); end != "published" {
+				t.Errorf("the round is %s", end)
+			}
 			must(t, f.Finish())
 		})
 	}

@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/statement"
 	"github.com/ruche-federation/ruche/crypto/label"
+	"github.com/ruche-federation/ruche/crypto/prg"
+	"github.com/ruche-federation/ruche/crypto/seal"
 )
 
 // Contribution is an upload as it travels: for tests that send what no honest device sends, or send it in other ways.
@@ -67,6 +70,37 @@ func (d *Device) forge(bend func(h *statement.Header), garble func(boxes [][]byt
 	c.Open = &coordpb.UploadOpen{RoundId: h.Round[:], Boxes: sealed.Boxes,
 		Header: &coordpb.Signed{Body: body, Signature: statement.SignContribution(d.key, h.Round, c.Header)}}
 	return c, nil
+}
+
+// ForgeSeeds makes a contribution whose boxes for some members hold other seeds than its commitments are of. They are
+// sealed as they should be, under the header that the device signs: nothing else is wrong with it.
+func (d *Device) ForgeSeeds(victims ...int) (*Contribution, error) {
+	v, ok := d.f.Round()
+	if !ok {
+		return nil, errors.New("there is no round")
+	}
+	var header *statement.Header
+	var failed error
+	c, err := d.forge(func(h *statement.Header) { header = h }, func(boxes [][]byte) {
+		for i, r := range v.Config.Committee(d.f.Charter).Listed {
+			if failed == nil && slices.Contains(victims, r.Member) {
+				boxes[i], failed = d.sealOtherSeeds(header, r)
+			}
+		}
+	})
+	return c, errors.Join(err, failed)
+}
+
+// sealOtherSeeds is a member's box as SA 2.3 has it, but for the seeds: as many as are the member's, of no subset.
+func (d *Device) sealOtherSeeds(h *statement.Header, r committee.Recipient) ([]byte, error) {
+	seeds := make([]byte, prg.SeedSize*committee.Count(d.f.opts.N-1, d.f.opts.F))
+	if _, err := d.rand.Read(seeds); err != nil {
+		return nil, err
+	}
+	info := slices.Concat([]byte(label.BoxInfo), h.Round[:])
+	info = binary.BigEndian.AppendUint32(info, uint32(r.Member))
+	info = binary.BigEndian.AppendUint64(info, r.Epoch)
+	return seal.Seal(r.SealKey, info, h.AAD(), seeds)
 }
 
 // Upload sends a contribution to some members at the same time. Answers and errors are in the members' order.

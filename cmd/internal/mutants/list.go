@@ -131,6 +131,8 @@ func mutants() []Mutant {
 			"coordinator/open.go", "if seq >= v.Config.Seq {", "if seq > v.Config.Seq {", "coordinator", "TestOneConfigOfASeq"),
 		one("no note of a signed config is kept", "a member signs one config of a seq (2.3, Opening)",
 			"coordinator/open.go", "if err := m.keepConfig(v); err != nil {", "if err := error(nil); err != nil {", "coordinator", "TestOneConfigOfASeq"),
+		one("other seeds than were committed to are ok", "an ok in an ack is for seeds that the device committed to (2.3, Set rule)",
+			"coordinator/close.go", "return statement.BadCommitment, nil", "return statement.OK, nil", "cmd/internal/lab", "TestGarbledSeeds"),
 		one("y is not read before an ok", "an ok in an ack is for a whole copy (2.3, Close and Acks)",
 			"coordinator/close.go", "if err = check(c); err == nil {", "if err == nil {", "coordinator", "TestARottenCopyIsNotAckedAsWhole"),
 		one("a rotten y passes its checksum", "an ok in an ack is for a whole copy (2.3, Close and Acks)",
