@@ -1,7 +1,11 @@
 package lab
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -81,6 +85,83 @@ func TestThreeEpochs(t *testing.T) {
 		t.Errorf("the first round shows the erasures of %d members, it lists %d", len(record.GetErasures()), published[0].Config.Listed().Size())
 	}
 	must(t, f.Finish())
+}
+
+// TestKeysChangeInAnOpenRound: the epochs that an open round lists come to the second half of their life when half of its
+// devices have contributed. Every member publishes its next keys, and the rest of the devices contribute to the round as if
+// nothing had been. It is published with all of them. No member's keys of the listed epoch leave its disk before that, nor
+// does anybody say that they have; then all of them do. The next round lists the new epochs.
+func TestKeysChangeInAnOpenRound(t *testing.T) {
+	for _, s := range []struct{ n, f int }{{3, 1}, {4, 1}} {
+		t.Run(fmt.Sprintf("(%d,%d)", s.n, s.f), func(t *testing.T) {
+			t.Parallel()
+			f := story(t, Options{N: s.n, F: s.f, Devices: 6, Kind: charter.KindLoRA})
+			f.Advance(f.Charter.Timing.EpochLife.D()/2 - 5*time.Minute)
+			f.Begin()
+			v := openRound(t, f)
+			everybody(t, f, f.Devices[:3]...)
+			listed := func(j int) uint64 { k, _ := v.Config.Package(j); return k.Epoch }
+			gone, said := func(j int) bool { // the keys of the listed epoch
+				_, err := os.Stat(filepath.Join(f.Seats[j].Dir, "epochs", fmt.Sprint(listed(j)), "keys"))
+				return errors.Is(err, fs.ErrNotExist)
+			}, func(j int) (said bool) {
+				f.holding(func() { _, said = f.views[0].observer.Erasure(j, listed(j)) })
+				return said
+			}
+			held := 0
+			f.onTurn = func() {
+				if reached(f, v.ID, round.Published) {
+					return
+				}
+				held++
+				for j := range f.Seats {
+					if gone(j) || said(j) {
+						now, _ := f.observerRound(v.ID)
+						t.Fatalf("the round is %s; member %d's keys are gone: %v, and so it says: %v", now.Phase, j, gone(j), said(j))
+					}
+				}
+			}
+			f.Advance(6 * time.Minute)
+			must(t, f.RunUntil("everybody has published its next epoch", func() bool {
+				next := true
+				f.holding(func() {
+					for j := range f.Seats {
+						_, k, ok := f.views[0].observer.KeyPackage(j)
+						next = next && ok && k.Epoch == listed(j)+1
+					}
+				})
+				return next
+			}, 20))
+			if now, _ := f.observerRound(v.ID); now.Phase != round.Open || now.Accepted != 3 {
+				t.Fatalf("the round is %s with %d accepted", now.Phase, now.Accepted)
+			}
+			for range 5 { // whoever erases too much has the time for it
+				must(t, f.Step())
+			}
+			everybody(t, f, f.Devices[3:]...)
+			if v := until(t, f, round.Published); v.Contributors != 6 || held < 5*s.n {
+				t.Errorf("%d contributors; the keys were looked for %d times", v.Contributors, held)
+			}
+			must(t, f.RunUntil("everybody has erased the keys of the first round, and says so", func() bool {
+				for j := range f.Seats {
+					if !gone(j) || !said(j) {
+						return false
+					}
+				}
+				return true
+			}, 30))
+			f.Advance(time.Minute)
+			next := openRound(t, f)
+			for j := range f.Seats {
+				if k, ok := next.Config.Package(j); ok && k.Epoch != listed(j)+1 {
+					t.Errorf("the next round lists epoch %d of member %d", k.Epoch, j)
+				}
+			}
+			everybody(t, f, f.Devices...)
+			must(t, f.RunUntil("the next round is published", func() bool { return reached(f, next.ID, round.Published) }, 60))
+			must(t, f.Finish())
+		})
+	}
 }
 
 // TestAllExpiredGivesBack: a decided round stays without its votes until the reveal deadline, and its devices may not
