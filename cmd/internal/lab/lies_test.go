@@ -14,16 +14,17 @@ import (
 
 // A lie is what members that follow an honest leader do wrong.
 type lie struct {
-	name string
-	tell func(l *Liar)
-	lost int // of six devices, how many the honest members' own Acks cannot save
+	name  string
+	tell  func(l *Liar)
+	lost  int  // of six devices, how many the honest members' own Acks cannot save
+	stops bool // a round for which the liar is needed
 }
 
 var lies = []lie{
-	{name: "refuses every contribution", tell: func(l *Liar) {
+	{name: "refuses every contribution", stops: true, tell: func(l *Liar) {
 		l.acks(func(int) statement.Verdict { return statement.BadBox })
 	}},
-	{name: "misses every contribution", tell: func(l *Liar) {
+	{name: "misses every contribution", stops: true, tell: func(l *Liar) {
 		l.acks(func(int) statement.Verdict { return statement.Missing })
 	}},
 	{name: "refuses one contribution", lost: 1, tell: func(l *Liar) {
@@ -40,18 +41,18 @@ var lies = []lie{
 			return []*coordpb.Command{cmd, l.Ack(rc, c, 6, func(int) statement.Verdict { return statement.BadBox })}
 		})
 	}},
-	{name: "votes for death", tell: func(l *Liar) {
+	{name: "votes for death", stops: true, tell: func(l *Liar) {
 		l.says("vote", func(cmd *coordpb.Command) []*coordpb.Command {
 			return []*coordpb.Command{l.Vote(l.config(cmd), statement.Dead())}
 		})
 	}},
-	{name: "votes for a set of its own and for death", tell: func(l *Liar) {
+	{name: "votes for a set of its own and for death", stops: true, tell: func(l *Liar) {
 		l.says("vote", func(cmd *coordpb.Command) []*coordpb.Command {
 			rc := l.config(cmd)
 			return []*coordpb.Command{l.Vote(rc, label.Sum(label.TagSet, []byte("mine"))), l.Vote(rc, statement.Dead()), cmd}
 		})
 	}},
-	{name: "reveals false hashes", tell: func(l *Liar) {
+	{name: "reveals false hashes", stops: true, tell: func(l *Liar) {
 		l.says("reveal", func(cmd *coordpb.Command) []*coordpb.Command {
 			r, err := statement.ParseReveal(cmd.GetReveal().GetStatement().GetBody())
 			if err != nil {
@@ -123,7 +124,7 @@ var lies = []lie{
 			return m, nil
 		})
 	}},
-	{name: "says nothing at all", tell: func(l *Liar) {
+	{name: "says nothing at all", stops: true, tell: func(l *Liar) {
 		l.Behave(func(m *Manner) { m.Word = func(*coordpb.Command) []*coordpb.Command { return nil } })
 		l.answers(func(string, any) (any, error) { return nil, errSilent })
 		l.sends(func(int, *coordpb.UploadRequest) *coordpb.UploadRequest { return nil })

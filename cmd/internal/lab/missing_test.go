@@ -35,7 +35,7 @@ func subsetsUpTo(n, k int, only bool) (out []statement.Mask) {
 	return out
 }
 
-// everything asks for all cases of the large sizes too.
+// everything asks for all cases of the large sizes too (doc.go).
 var everything = os.Getenv("RUCHE_LAB") == "all"
 
 // chosen says whether a set goes missing at a moment: always where the committee is smaller than large, else at one
