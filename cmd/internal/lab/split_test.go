@@ -256,42 +256,140 @@ func TestTwoSets(t *testing.T) {
 	})
 }
 
-// TestSetAndDeath: in one log a set is decided, in the other time runs and DEAD is. The liars vote for both, all votes
-// are shown to everybody, and one of the two is certain.
+// TestSetAndDeath: in one log a set is decided, in the other, where its last Acks never came, time runs and DEAD is. Every
+// vote is shown to everybody, and the liars cast theirs for one of the two; for the other as well, which counts nowhere.
+// What q votes are for is certain, and nothing else ever is: a set is published where it was decided, and where DEAD was,
+// the certificate is seen as another log's and nobody reveals; a death is one in both logs, and no vector leaves anybody.
+// Where neither finds q votes the round expires.
 func TestSetAndDeath(t *testing.T) {
-	eachSplit(t, func(t *testing.T, n, faulty int, second []int) {
-		f, l := ruled(t, n, faulty, Options{Devices: 5})
-		f.Begin()
-		until(t, f, round.Open)
-		everybody(t, f, f.Devices...)
-		v, _ := f.Round()
-		a, b := split(t, f, second...)
-		late := v.Config.AckMs + 1000
-		if got := l.code(b, round.TickCommand(late)); got != round.OK {
-			t.Fatal(got)
+	const set, death = "the set", "death"
+	for _, c := range []struct {
+		n, f    int
+		second  []int // decide DEAD
+		votes   string
+		certain string
+	}{
+		{4, 1, []int{3}, set, set},
+		{4, 1, []int{1}, set, set},
+		{7, 2, []int{4, 5}, set, set},
+		{4, 1, []int{2, 3}, death, death},
+		{7, 2, []int{3, 4, 5}, death, death},
+		{4, 1, []int{3}, death, "nothing"},
+	} {
+		if testing.Short() && c.n == 7 {
+			continue
 		}
-		m := newMirror(l, a, b)
-		for range 30 {
-			must(t, f.Step())
-			m.pass(t, "vote", "reveal", "result", "expired")
-			for _, h := range m.logs { // the liars vote for everything everywhere
-				l.code(h, l.Vote(v.Config, statement.Dead()))
+		t.Run(fmt.Sprintf("(%d,%d) %v apart, the liars vote for %s", c.n, c.f, c.second, c.votes), func(t *testing.T) {
+			t.Parallel()
+			f, l := ruled(t, c.n, c.f, Options{Devices: 5})
+			var liars []*Liar
+			for _, j := range f.liars().Members() {
+				liars = append(liars, f.Seats[j].Liar())
+				liars[len(liars)-1].says("ack", func(*coordpb.Command) []*coordpb.Command { return nil })
 			}
+			f.Begin()
+			until(t, f, round.Open)
+			everybody(t, f, f.Devices...)
+			v := acked(t, f, l)
+
+			a, b := split(t, f, c.second...)
+			var closing *statement.Close
+			f.holding(func() { closing, _ = a.observer.Close(v.ID, v.Closes[0].Hash) })
+			for _, l := range liars {
+				l.code(a, l.Ack(v.Config, closing, 5, func(int) statement.Verdict { return statement.OK }))
+			}
+			if got := l.code(b, round.TickCommand(v.Config.AckMs+1000)); got != round.OK {
+				t.Fatal(got)
+			}
+			decided, dead := f.phaseIn(a, v.ID).Decision, f.phaseIn(b, v.ID).Decision
+			if dead != statement.Dead() || decided == dead || decided.IsZero() {
+				t.Fatalf("the logs decide %s and %s", decided, dead)
+			}
+
+			m := newMirror(l, a, b)
+			other := dead
+			for _, l := range liars {
+				if c.votes == set { // in the first log their programs do
+					l.Behave(func(m *Manner) { *m = Manner{} })
+					l.code(b, l.Vote(v.Config, decided))
+					continue
+				}
+				other = decided
+				l.says("vote", func(*coordpb.Command) []*coordpb.Command { return nil })
+				l.code(a, l.Vote(v.Config, dead))
+				l.code(b, l.Vote(v.Config, dead))
+			}
+			run := func(steps int) (va, vb round.View) {
+				for range steps {
+					must(t, f.Step())
+					m.pass(t, "vote", "reveal", "result", "expired")
+				}
+				return f.phaseIn(a, v.ID), f.phaseIn(b, v.ID)
+			}
+			va, vb := run(15)
+			for _, l := range liars {
+				for _, h := range m.logs {
+					if got := l.code(h, l.Vote(v.Config, other)); got != round.Conflict {
+						t.Errorf("the second vote of member %d: %s", l.Index(), got)
+					}
+				}
+			}
+			switch c.certain {
+			case set:
+				if va.Phase != round.Published || va.Contributors != 5 || va.Foreign {
+					t.Errorf("where the set was decided the round is %s with %d contributors, the certificate another log's: %v", va.Phase, va.Contributors, va.Foreign)
+				}
+				if vb.Phase != round.Acked || !vb.Foreign {
+					t.Errorf("where DEAD was decided the round is %s %s, the certificate another log's: %v", vb.Phase, vb.Death, vb.Foreign)
+				}
+			case death:
+				if va.Death != round.Certified || vb.Death != round.Certified {
+					t.Errorf("the deaths are %q and %q", va.Death, vb.Death)
+				}
+			default:
+				if va.Phase != round.Acked || vb.Phase != round.Acked || va.Foreign || vb.Foreign {
+					t.Errorf("the round is %s and %s", va.Phase, vb.Phase)
+				}
+			}
+			f.Advance(CloseAfter + AckAfter + RevealAfter)
+			va, vb = run(10)
+			want := map[string][2]round.Death{set: {round.NotDead, round.Expired}, death: {round.Certified, round.Certified}, "nothing": {round.Expired, round.Expired}}
+			if got := [2]round.Death{va.Death, vb.Death}; got != want[c.certain] {
+				t.Errorf("after the deadlines the deaths are %q", got)
+			}
+			f.holding(func() {
+				for j := range f.of(v.ID).reveals {
+					if c.certain != set || slices.Contains(c.second, j) {
+						t.Errorf("member %d reveals", j)
+					}
+				}
+			})
+			if n := len(f.Served()); c.certain != set && n > 0 {
+				t.Errorf("%d vectors have left members", n)
+			}
+			must(t, f.Finish())
+		})
+	}
+}
+
+// acked lets a lying leader close the round, and all honest members ack while the clock stands. Liars have said nothing.
+func acked(t testing.TB, f *Federation, l *Liar) round.View {
+	t.Helper()
+	v, _ := f.Round()
+	for f.phaseIn(f.log(), v.ID).Phase == round.Open {
+		must(t, l.Drive(f.log()))
+		f.Advance(time.Second)
+	}
+	for range 20 {
+		if v = f.phaseIn(f.log(), v.ID); v.Closes[0].Acked == v.Config.Listed()&^f.liars() {
+			return v
 		}
-		va, vb := f.phaseIn(a, v.ID), f.phaseIn(b, v.ID)
-		if vb.Decision != statement.Dead() || va.Decision == statement.Dead() {
-			t.Fatalf("the logs decide %s and %s", va.Decision, vb.Decision)
+		for _, s := range f.Seats {
+			must(t, f.turn(s))
 		}
-		if va.Phase == round.Published && vb.Death == round.Certified {
-			t.Error("the round is published and certified dead")
-		}
-		f.Advance(CloseAfter + AckAfter + RevealAfter)
-		for range 10 {
-			must(t, f.Step())
-			m.pass(t, "expired", "vote")
-		}
-		must(t, f.Finish())
-	})
+	}
+	t.Fatalf("members %v have acked", v.Closes[0].Acked)
+	return v
 }
 
 // TestEverybodyAlone: every honest member is shown a log of its own, with another set in each. No value finds q votes;
