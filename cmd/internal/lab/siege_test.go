@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +19,9 @@ import (
 
 // TestSiege: a leader that lies, with liars beside it up to f, does what chance says, step after step, to members that
 // die, come back, and come back from backups. No progress is asked for; every invariant is, and that nothing
-// acknowledged is lost. RUCHE_LAB=all and RUCHE_LAB_SEEDS run more of it.
+// acknowledged is lost. By the seed it begins before there is a round, when one is to be closed, when two logs decide one
+// differently, or when one has its certificate: what it does has to be done to rounds that are published too, and to some
+// that are decided in two ways. RUCHE_LAB=all and RUCHE_LAB_SEEDS run more of it.
 func TestSiege(t *testing.T) {
 	seeds, steps := 4, 25
 	if testing.Short() {
@@ -30,7 +33,20 @@ func TestSiege(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("RUCHE_LAB_SEEDS")); err == nil {
 		seeds = n
 	}
-	for _, s := range []struct{ n, f int }{{3, 1}, {4, 1}, {7, 2}} {
+	committees := []struct{ n, f int }{{3, 1}, {4, 1}, {7, 2}}
+	var mu sync.Mutex // guards all
+	var all []map[string]int
+	t.Cleanup(func() {
+		if t.Failed() || seeds < 4 || len(all) < seeds*len(committees) {
+			return // not every beginning was there, or some were chosen by hand
+		}
+		for _, fate := range []string{round.Published.String(), twoWays} {
+			if !slices.ContainsFunc(all, func(fates map[string]int) bool { return fates[fate] > 0 }) {
+				t.Errorf("in %d sieges no round was %s", len(all), fate)
+			}
+		}
+	})
+	for _, s := range committees {
 		for seed := range seeds {
 			t.Run(fmt.Sprintf("(%d,%d) %d", s.n, s.f, seed), func(t *testing.T) {
 				t.Parallel()
@@ -39,7 +55,11 @@ func TestSiege(t *testing.T) {
 					b.step(t)
 				}
 				must(t, b.f.Finish())
-				t.Logf("%d steps, %d turns, %d logs, %d lies, %d vectors fetched; rounds: %v", b.f.Steps(), b.f.Turns(), b.f.logs(), b.told, len(b.f.Served()), b.fates())
+				fates := b.fates()
+				mu.Lock()
+				all = append(all, fates)
+				mu.Unlock()
+				t.Logf("%d steps, %d turns, %d logs, %d lies, %d vectors fetched; rounds: %v", b.f.Steps(), b.f.Turns(), b.f.logs(), b.told, len(b.f.Served()), fates)
 			})
 		}
 	}
@@ -52,27 +72,72 @@ type siege struct {
 	chance *rand.Rand
 	told   int
 	full   map[label.Hash]bool // rounds whose devices it has waited for
+
+	twoWays map[label.Hash]bool // rounds that two logs, both read by members, decided differently
 }
 
 func besiege(t *testing.T, n, faulty int, seed uint64) *siege {
 	t.Helper()
-	f, _ := ruled(t, n, faulty, Options{Devices: 5, NMax: 8, Window: "1m", Seed: seed})
-	b := &siege{f: f, chance: rand.New(rand.NewPCG(seed, 7)), full: map[label.Hash]bool{}}
+	f, leader := ruled(t, n, faulty, Options{Devices: 5, NMax: 8, Window: "1m", Seed: seed})
+	b := &siege{f: f, chance: rand.New(rand.NewPCG(seed, 7)), full: map[label.Hash]bool{}, twoWays: map[label.Hash]bool{}}
 	for _, s := range f.Seats {
 		if s.Liar() != nil {
 			b.liars = append(b.liars, s.Liar())
 		}
 	}
 	f.Begin()
-	if seed%4 > 0 { // else the siege begins before there is a round
-		until(t, f, round.Open)
+	if at := seed % 4; at > 0 { // else it begins before there is a round
+		v := until(t, f, round.Open)
 		must(t, f.Contribute(f.Devices...))
 		f.Advance(CloseAfter)
-		v, _ := f.Round()
 		b.full[v.ID] = true
+		switch at {
+		case 2:
+			b.tear(t, leader)
+		case 3:
+			until(t, f, round.Sealed)
+		}
 	}
 	f.opts.Patience = 100 * time.Millisecond
 	return b
+}
+
+// tear closes the round, which is then decided in two ways in two logs: for all devices in one; in the other, as chance
+// has it, without one of them, or for DEAD as its time has run.
+func (b *siege) tear(t testing.TB, leader *Liar) {
+	t.Helper()
+	for _, l := range b.liars {
+		l.says("ack", func(*coordpb.Command) []*coordpb.Command { return nil })
+	}
+	v := acked(t, b.f, leader)
+	honest := (v.Config.Listed() &^ b.f.liars()).Members()
+	some := b.chance.Perm(len(honest))[:1+b.chance.IntN(len(honest)-1)]
+	for i, at := range some {
+		some[i] = honest[at]
+	}
+	one, other := split(t, b.f, some...)
+	var closing *statement.Close
+	b.f.holding(func() { closing, _ = one.observer.Close(v.ID, v.Closes[0].Hash) })
+	refused := b.chance.IntN(2 * v.Accepted) // of nobody, as often as not
+	for _, l := range b.liars {
+		l.Behave(func(m *Manner) { *m = Manner{} })
+		l.code(one, l.Ack(v.Config, closing, v.Accepted, func(int) statement.Verdict { return statement.OK }))
+		if refused < v.Accepted {
+			l.code(other, l.Ack(v.Config, closing, v.Accepted, func(i int) statement.Verdict {
+				if i == refused {
+					return statement.Missing
+				}
+				return statement.OK
+			}))
+		}
+	}
+	if refused >= v.Accepted {
+		l := b.liars[0]
+		l.code(other, round.TickCommand(v.Config.AckMs+1000))
+	}
+	if one, _ := b.torn(); one == nil {
+		t.Fatal("the round is not decided in two ways")
+	}
 }
 
 func (b *siege) often(percent int) bool { return b.chance.IntN(100) < percent }
@@ -162,7 +227,7 @@ func (b *siege) step(t testing.TB) {
 	must(t, f.Step())
 }
 
-// torn gives two logs that decide one round in two ways, if there are any.
+// torn gives two logs that are read and decide one round in two ways, if there are any.
 func (b *siege) torn() (one, other *history) {
 	shown := b.f.shown()
 	b.f.mu.Lock()
@@ -171,6 +236,7 @@ func (b *siege) torn() (one, other *history) {
 		for _, v := range h.observer.Rounds() {
 			for _, o := range shown {
 				if w, ok := o.observer.Round(v.ID); ok && v.Decided && w.Decided && v.Decision != w.Decision {
+					b.twoWays[v.ID] = true
 					return h, o
 				}
 			}
@@ -305,9 +371,9 @@ func (f *Federation) logs() (n int) {
 	return n
 }
 
-// fates counts how rounds ended in any log.
+// fates counts how rounds ended in any log that is read, and those that were ever decided in two ways.
 func (b *siege) fates() map[string]int {
-	out, decisions := map[string]int{}, map[label.Hash][]label.Hash{}
+	out := map[string]int{}
 	shown := b.f.shown()
 	b.f.mu.Lock()
 	defer b.f.mu.Unlock()
@@ -317,15 +383,12 @@ func (b *siege) fates() map[string]int {
 			if v.Foreign {
 				out["certified elsewhere"]++
 			}
-			if v.Decided {
-				decisions[v.ID] = append(decisions[v.ID], v.Decision)
-			}
 		}
 	}
-	for _, d := range decisions {
-		if slices.ContainsFunc(d, func(v label.Hash) bool { return v != d[0] }) {
-			out["decided in two ways"]++
-		}
+	if n := len(b.twoWays); n > 0 {
+		out[twoWays] = n
 	}
 	return out
 }
+
+const twoWays = "decided in two ways"
