@@ -13,7 +13,7 @@ import (
 
 // promises are a member's vote files, read from a copy of its folder as a restarted member would read them.
 type promises struct {
-	files  string // names and sizes when they were copied: vote files only grow, epochs go as a whole
+	files  string // names and sizes when they were copied, and whose keys: vote files only grow, epochs go as a whole
 	epochs []*epoch.Epoch
 }
 
@@ -72,10 +72,16 @@ func (s *Seat) promises() (*promises, error) {
 			return err
 		}
 		info, err := d.Info()
-		if err == nil {
-			files += fmt.Sprintf("%s %d\n", path, info.Size())
+		if err != nil {
+			return err
 		}
-		return err
+		files += fmt.Sprintf("%s %d\n", path, info.Size())
+		if d.Name() == "keys" { // a member that lost its epochs draws others of the same numbers
+			b, err := os.ReadFile(path)
+			files += fmt.Sprintf("%x\n", b)
+			return err
+		}
+		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
