@@ -177,14 +177,22 @@ func explored(_ context.Context, r *Result) error {
 			r.Violations = append(r.Violations, o.name+": "+err.Error())
 			continue
 		}
-		if o.Walks > 0 {
-			r.count(o.name+": steps", found.Walked)
-			continue
+		for _, name := range found.Missing(o.Options) {
+			r.Violations = append(r.Violations, fmt.Sprintf("%s reached no %s: this run proves nothing", o.name, name))
 		}
 		r.count(o.name+": states", found.Pools)
-		r.count(o.name+": transitions", found.Transitions)
-		r.count(o.name+": states of single members", found.Locals)
-		r.count(o.name+": of these restored from a backup", found.Restored)
+		if o.Walks > 0 {
+			r.count(o.name+": steps", found.Walked)
+		} else {
+			r.count(o.name+": transitions", found.Transitions)
+			r.count(o.name+": states of single members", found.Locals)
+			r.count(o.name+": of these restored from a backup", found.Restored)
+		}
+		for _, name := range explore.Landmarks() {
+			if n := found.Reached[name]; n > 0 {
+				r.count(o.name+": states with "+name, n)
+			}
+		}
 	}
 	return nil
 }

@@ -41,5 +41,6 @@
 // second config: a member that lost its keys may then sign a second config of a seq, which splits a cohort and opens nothing
 // twice (SA 2.3, Opening).
 //
-// Sizes beyond (4,1) are walked at random, under a seed, without any of the reductions but classes and chunks.
+// Sizes beyond (4,1) are walked at random, under a seed, without any of the reductions but classes and chunks. Of four walks
+// one leans towards set A, one towards B, one towards death, one nowhere: without that hardly any comes to a certificate of a set.
 package explore

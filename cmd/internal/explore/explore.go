@@ -72,6 +72,33 @@ func (r *Report) see(w *world, p pool) {
 	note("votes split", split&anyVote == anyVote || split&anyVote == voteA|voteB)
 }
 
+// Landmarks are the names in Report.Reached, in order.
+func Landmarks() []string {
+	return []string{"RoundCert", "SetCert A", "SetCert B", "DeadCert by votes", "DeadCert by expiry", "reveal A", "reveal B", "votes split"}
+}
+
+// Missing lists the landmarks that a run with these options has to reach and that this one has not: where a search has not
+// been nothing can have gone wrong. Of A and B, and of the two ways to die, a walk has to reach one.
+func (r *Report) Missing(o Options) (out []string) {
+	either := map[string]string{}
+	want := Landmarks()
+	switch {
+	case o.Walks > 0:
+		want = []string{"RoundCert", "SetCert A", "DeadCert by votes", "reveal A"}
+		either = map[string]string{"SetCert A": "SetCert B", "DeadCert by votes": "DeadCert by expiry", "reveal A": "reveal B"}
+	case o.N == 1: // which is not split
+		want = want[:len(want)-1]
+	case o.Part == Opening:
+		want = []string{"RoundCert", "DeadCert by votes", "DeadCert by expiry"}
+	}
+	for _, name := range want {
+		if r.Reached[name] == 0 && r.Reached[either[name]] == 0 {
+			out = append(out, strings.TrimSuffix(name+" or "+either[name], " or "))
+		}
+	}
+	return out
+}
+
 // String is one line for people.
 func (r *Report) String() string {
 	return fmt.Sprintf("(%d,%d): %d pools, %d transitions, %.3g combinations of member states; %d states and %d transitions of single members, %d of them restored; %d runs of the real member, %d entries applied; %d steps walked; %.1f s",

@@ -10,19 +10,19 @@ import (
 // full asks for the longer runs: RUCHE_EXPLORE=full go test ./cmd/internal/explore -timeout 1h
 func full() bool { return os.Getenv("RUCHE_EXPLORE") == "full" }
 
-// reached fails where a search has not been where things can go wrong.
-func reached(t *testing.T, r *Report, names ...string) {
+// clean runs a search that has to find nothing, and fails where it has not been where things can go wrong.
+func clean(t *testing.T, o Options) *Report {
 	t.Helper()
-	t.Log(r)
-	for _, n := range names {
-		if r.Reached[n] == 0 {
-			t.Errorf("no state has: %s", n)
-		}
+	r, err := Run(o)
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func everything() []string {
-	return []string{"RoundCert", "SetCert A", "SetCert B", "DeadCert by votes", "DeadCert by expiry", "reveal A", "reveal B", "votes split"}
+	t.Log(r)
+	t.Log(r.Reached)
+	if missing := r.Missing(o); len(missing) > 0 {
+		t.Errorf("no state has: %s", strings.Join(missing, "; "))
+	}
+	return r
 }
 
 // TestThreeMembersOneLies goes through every state of (3,1).
@@ -30,11 +30,7 @@ func TestThreeMembersOneLies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a complete search")
 	}
-	r, err := Run(Options{N: 3, F: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reached(t, r, everything()...)
+	clean(t, Options{N: 3, F: 1})
 }
 
 // TestFourMembersOpening goes through every state of (4,1)'s opening, with two configs of one seq.
@@ -42,11 +38,7 @@ func TestFourMembersOpening(t *testing.T) {
 	if !full() {
 		t.Skip("RUCHE_EXPLORE=full asks for it")
 	}
-	r, err := Run(Options{N: 4, F: 1, Part: Opening})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reached(t, r, "RoundCert", "DeadCert by votes", "DeadCert by expiry")
+	clean(t, Options{N: 4, F: 1, Part: Opening})
 }
 
 // TestFourMembersVoteAndReveal goes through every state of (4,1)'s vote and reveal.
@@ -54,11 +46,7 @@ func TestFourMembersVoteAndReveal(t *testing.T) {
 	if !full() {
 		t.Skip("RUCHE_EXPLORE=full asks for it")
 	}
-	r, err := Run(Options{N: 4, F: 1, Part: VoteAndReveal})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reached(t, r, everything()...)
+	clean(t, Options{N: 4, F: 1, Part: VoteAndReveal})
 }
 
 // TestWalks goes at random through sizes with more members and more liars.
@@ -71,12 +59,34 @@ func TestWalks(t *testing.T) {
 		walks = 200
 	}
 	for _, size := range [][2]int{{5, 1}, {7, 2}} {
-		r, err := Run(Options{N: size[0], F: size[1], Walks: walks, Steps: 400, Seed: 1})
-		if err != nil {
-			t.Fatal(err)
+		clean(t, Options{N: size[0], F: size[1], Walks: walks, Steps: 400, Seed: 1})
+	}
+}
+
+// TestASearchThatWasNowhere is none.
+func TestASearchThatWasNowhere(t *testing.T) {
+	walk := Options{N: 5, F: 1, Walks: 1}
+	for _, c := range []struct {
+		o       Options
+		reached []string
+		missing int
+	}{
+		{Options{N: 4, F: 1}, nil, len(Landmarks())},
+		{Options{N: 4, F: 1}, Landmarks(), 0},
+		{Options{N: 4, F: 1}, Landmarks()[:7], 1},
+		{Options{N: 1}, Landmarks()[:7], 0},
+		{Options{N: 4, F: 1, Part: Opening}, []string{"RoundCert", "SetCert A"}, 2},
+		{walk, nil, 4},
+		{walk, []string{"RoundCert", "SetCert B", "DeadCert by expiry", "reveal B"}, 0},
+		{walk, []string{"RoundCert", "SetCert B", "reveal B"}, 1},
+	} {
+		r := &Report{Reached: map[string]int{}}
+		for _, name := range c.reached {
+			r.Reached[name]++
 		}
-		t.Log(r.Reached)
-		reached(t, r, "RoundCert")
+		if got := r.Missing(c.o); len(got) != c.missing {
+			t.Errorf("%+v with %q: %q are missing, want %d", c.o, c.reached, got, c.missing)
+		}
 	}
 }
 
@@ -95,11 +105,7 @@ func TestWithKeysInBackups(t *testing.T) {
 
 // TestOneMember goes through every state of (1,0), where the leader has only the order of the log to lie with.
 func TestOneMember(t *testing.T) {
-	r, err := Run(Options{N: 1, F: 0})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reached(t, r, "RoundCert", "SetCert A", "SetCert B", "DeadCert by votes", "DeadCert by expiry", "reveal A", "reveal B")
+	r := clean(t, Options{N: 1, F: 0})
 	if r.Restored == 0 {
 		t.Error("no restored member was looked at")
 	}

@@ -17,7 +17,7 @@ func (w *world) walk(r *Report) error {
 	rng := rand.New(rand.NewPCG(w.opts.Seed, 1))
 	seen := map[pool]bool{}
 	for n := range w.opts.Walks {
-		if err := w.stroll(r, rng, seen); err != nil {
+		if err := w.stroll(r, rng, seen, value(n%int(foreign))); err != nil {
 			return fmt.Errorf("seed %d, walk %d: %w", w.opts.Seed, n, err)
 		}
 	}
@@ -25,7 +25,8 @@ func (w *world) walk(r *Report) error {
 	return nil
 }
 
-func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool) error {
+// stroll is one walk. It leans towards a decision for aim; none: towards no decision more than another.
+func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool, aim value) error {
 	var p pool
 	at := make([]int, len(w.seats))
 	for i, s := range w.seats {
@@ -41,17 +42,17 @@ func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool) error {
 		led := s.sees(at[i], func(k int) bool { return w.allowed(i, p, k) })
 		var to step
 		switch c := rng.IntN(100); {
-		case c < 3 && !s.locals[at[i]].restored:
+		case c < 1 && !s.locals[at[i]].restored:
 			l := s.locals[at[i]]
 			to.to = s.local(local{said: l.said, restored: true, folder: s.backup()})
 		case c < 50 && len(own) > 0:
-			to = s.drift(rng, own)
+			to = s.drift(rng, own, aim)
 		case len(led) > 0:
-			to = s.drift(rng, led)
+			to = s.drift(rng, led, aim)
 		default:
 			continue
 		}
-		if s.far(to.to) < s.far(at[i]) && rng.IntN(driftMax) > 0 {
+		if s.far(to.to, aim) < s.far(at[i], aim) && rng.IntN(driftMax) > 0 {
 			continue
 		}
 		if to.said != 0 && s.locals[at[i]].restored {
@@ -77,23 +78,33 @@ func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool) error {
 
 // drift picks a step, mostly one of those after which the first round is furthest: without a drift a walk loses itself in
 // crashes and deadlines long before anybody votes.
-func (s *seat) drift(rng *rand.Rand, steps []step) step {
+func (s *seat) drift(rng *rand.Rand, steps []step, aim value) step {
 	best := steps[rng.IntN(len(steps))]
 	for range rng.IntN(driftMax) {
-		if other := steps[rng.IntN(len(steps))]; s.far(other.to) > s.far(best.to) {
+		if other := steps[rng.IntN(len(steps))]; s.far(other.to, aim) > s.far(best.to, aim) {
 			best = other
 		}
 	}
 	return best
 }
 
-// far orders states by how far the first round has come in them, dead ones first, then by what the member has signed.
-func (s *seat) far(l int) int {
+// far orders states by how far the first round has come in them, then by what the member has signed. Dead ones come first, and
+// whatever else leads away from the aim: every member's word for another value is one that its certificate lacks for good.
+func (s *seat) far(l int, aim value) int {
 	at := s.locals[l]
-	r := s.classes[at.class].shown.rounds[0]
+	c := &s.classes[at.class].shown
+	r := &c.rounds[0]
 	far := int(r.phase) * 100
-	if r.phase == round.Dead || r.decision == dead {
+	if aim != dead && (r.phase == round.Dead || r.decision == dead) || aim != none && r.decision != none && r.decision != aim {
 		far = 0
+	}
+	if aim == setA || aim == setB {
+		if r.decision == none && c.timeMs > 0 { // a deadline that has passed decides for DEAD
+			far -= 50
+		}
+		if at.said&(anyVote&^voteWord[aim]|expired1) != 0 {
+			far -= 1000
+		}
 	}
 	at.said.each(func(words) { far++ })
 	return far
