@@ -63,13 +63,16 @@ func TestAQuickRunAndItsForgeries(t *testing.T) {
 	awaitPublished(t, ctx, a)
 	short := 300 * time.Millisecond
 	_, err = k.carryOut(ctx, []fault{
-		{kind: killMember, leader: true, wait: 3 * time.Second, down: short},
+		{kind: killMember, leader: true, wait: 3 * time.Second, down: short, truth: true},
 		{kind: killDevice, wait: short},
 		{kind: suspendMember, wait: short, down: short},
 		{kind: killMember, again: true, wait: time.Second, down: short},
 	}, 3, r)
 	must(t, err)
-	lie, err := truth(ctx, a.c, []int{1})
+	if len(k.truths) != 1 || len(k.backs) != 1 || len(k.devices) != 1 || len(k.lies) > 0 {
+		t.Errorf("the truth was told %d times of a kill, %d times of a start, %d times of a device; lies: %q", len(k.truths), len(k.backs), len(k.devices), k.lies)
+	}
+	lie, err := truth(ctx, a.c, []int{1}, nil)
 	if err == nil {
 		t.Errorf("after %s the operators' commands agree that a member which is up is down", lie)
 	}
@@ -99,12 +102,13 @@ func unreadTruth(t *testing.T, ctx context.Context, a *arena) {
 	for _, m := range a.c.Members[:2] {
 		must(t, m.Start())
 	}
+	two := newScene(a.c, []int{2, 3}, nil)
 	for {
-		_, err := a.c.Rounds(ctx)
-		if errors.Is(err, consortium.ErrUnread) {
-			if err = roundsTell(ctx, a.c); err == nil {
-				break
-			}
+		x := &replies{}
+		x.askRounds(ctx, a.c, two.down)
+		err := x.roundsTell(two)
+		if err == nil && x.before[0].unread() && x.before[1].unread() {
+			break
 		}
 		t.Logf("not yet: %v", err)
 		must(t, pause(ctx, recordEvery))

@@ -28,6 +28,7 @@ type device struct {
 	task    *charter.Task
 	rng     *rand.Rand // the loop's own
 	process *consortium.Process
+	held    sync.Mutex // whoever holds it keeps the loop from starting the process
 
 	mu   sync.Mutex // guards what follows
 	ends map[string]int
@@ -63,7 +64,10 @@ func (d *device) loop(ctx context.Context, enough <-chan struct{}) error {
 			return err
 		}
 		at := size(d.process.Log)
-		if err := d.process.Start(); err != nil {
+		d.held.Lock()
+		err := d.process.Start()
+		d.held.Unlock()
+		if err != nil {
 			return err
 		}
 		select {

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
+	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/node/participant"
 )
 
@@ -28,11 +30,15 @@ type killer struct {
 	suspended int
 	blackouts int
 	leaderAt  []time.Time // when a leader was killed, and no blackout began
+	aloneAt   []time.Time // of these: all members had answered just before, and heard it
+	struckAt  []time.Time // when any member was killed or suspended
 	returning sync.WaitGroup
 	errs      []error
 
-	truths []time.Duration
-	lies   []string
+	truths  []time.Duration // until the operators' commands told of a kill
+	backs   []time.Duration // and of the start after it
+	devices []time.Duration // until the status of a killed device told of it
+	lies    []string
 }
 
 // options of a run of kills.
@@ -80,12 +86,17 @@ func runKills(ctx context.Context, o options, say func(string, ...any)) (_ *Resu
 	r.count("losses of the quorum (2 to 4 members at once)", k.blackouts)
 	tally(r, a, f)
 	r.count("questions whether a signer holds what it signed for", asked)
-	r.count("times that status, rounds list and members list had to tell the truth", len(k.truths)+len(k.lies))
-	begun, any := recoveries(a, k.leaderAt)
-	r.timed("from a kill of the leader to the ack of the next upload begun after it", "devices' clocks, 1 ms; the turn of rounds and the devices' own pauses (up to 1.5 s) are within", begun)
-	r.timed("from a kill of the leader to the next ack of any upload", "the same", any)
-	r.timed("gap between two acks over the whole run, faults and all", "the same", gaps(a))
+	r.count("times that status, members list, rounds list and rounds show, or a device's status, had to tell the truth", len(k.truths)+len(k.backs)+len(k.devices)+len(k.lies))
+	all := a.uploads()
+	begun, next := recoveries(all, k.aloneAt, k.struckAt)
+	r.timed("from a kill of the leader, all others up and no other fault before the ack, to that of the next upload begun after it", "devices' clocks, 1 ms; the turn of rounds and the devices' own pauses (up to 1.5 s) are within", begun)
+	r.timed("the same, to the next ack of any upload", "the same", next)
+	_, next = recoveries(all, k.leaderAt, nil)
+	r.timed("from any kill of a leader, members still away and further kills, stops and losses of the quorum within, to the next ack", "the same", next)
+	r.timed("gap between two acks over the whole run, faults and all", "the same", gaps(all))
 	r.timed("from a kill, or a lost quorum, until the operators' commands tell it", "asked every 0.3 s", k.truths)
+	r.timed("from the start of these members again until the commands tell it; one that starts says so", "the same", k.backs)
+	r.timed("from a kill of a device until its status tells it", "the same", k.devices)
 	r.Seconds = time.Since(began).Round(time.Second).Seconds()
 	return r, nil
 }
@@ -149,7 +160,8 @@ func (k *killer) strike(ctx context.Context, f fault) error {
 	}
 	if f.truth {
 		// One that still starts says so, and is no lie.
-		for deadline := time.Now().Add(settleWait); statusTells(ctx, k.a.c, nil) != nil && time.Now().Before(deadline); {
+		all := newScene(k.a.c, nil, nil)
+		for deadline := time.Now().Add(settleWait); askStatus(ctx, k.a.c).statusTells(all) != nil && time.Now().Before(deadline); {
 			if err := pause(ctx, truthEvery); err != nil {
 				return err
 			}
@@ -157,12 +169,7 @@ func (k *killer) strike(ctx context.Context, f fault) error {
 	}
 	switch f.kind {
 	case killDevice:
-		d := k.a.devices[f.pick%uint64(len(k.a.devices))]
-		d.process.Kill()
-		k.mu.Lock()
-		k.deviceN++
-		k.mu.Unlock()
-		return nil
+		return k.strikeDevice(ctx, f)
 	case blackout:
 		return k.strikeMany(ctx, f)
 	}
@@ -170,15 +177,21 @@ func (k *killer) strike(ctx context.Context, f fault) error {
 	if err != nil {
 		return err
 	}
+	alone := leader && f.kind == killMember && k.alone(ctx, member)
+	at := time.Now()
 	k.mu.Lock()
 	k.away[member], k.last = true, member
+	k.struckAt = append(k.struckAt, at)
 	if f.kind == suspendMember {
 		k.suspended++
 	} else {
 		k.memberN++
 		if leader {
 			k.leaderN++
-			k.leaderAt = append(k.leaderAt, time.Now())
+			k.leaderAt = append(k.leaderAt, at)
+		}
+		if alone {
+			k.aloneAt = append(k.aloneAt, at)
 		}
 	}
 	k.mu.Unlock()
@@ -190,15 +203,84 @@ func (k *killer) strike(ctx context.Context, f fault) error {
 	} else {
 		p.Kill()
 	}
-	at := time.Now()
-	if f.truth {
-		k.tellTruth(ctx, []int{member})
-	}
-	k.returning.Go(func() { k.bringBack(ctx, member, f, at) })
+	k.comeBack(ctx, []int{member}, f, at)
 	return nil
 }
 
-// choose finds the member that a fault meets. So many stay up that rounds go on: it waits for those who are away.
+// strikeDevice kills a device that runs, and asks for its status before its loop starts it again.
+func (k *killer) strikeDevice(ctx context.Context, f fault) error {
+	d := k.a.devices[f.pick%uint64(len(k.a.devices))]
+	for deadline := time.Now().Add(settleWait); ; {
+		d.held.Lock()
+		if d.process.Running() {
+			break
+		}
+		d.held.Unlock()
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s has not run for %s", d.name, settleWait)
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	defer d.held.Unlock()
+	d.process.Kill()
+	k.mu.Lock()
+	k.deviceN++
+	k.mu.Unlock()
+	asked, err := deviceTruth(ctx, k.a.c.Programs.Node, d.dir)
+	k.note(ctx, &k.devices, asked, err)
+	return nil
+}
+
+// alone reports that all members answer and hear this leader, so that what follows its death follows from nothing else.
+func (k *killer) alone(ctx context.Context, leader int) bool {
+	k.mu.Lock()
+	away := len(k.away)
+	k.mu.Unlock()
+	if away > 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	var hear atomic.Int32
+	var asking sync.WaitGroup
+	for i, client := range k.a.c.Clients {
+		asking.Go(func() {
+			list, err := client.ListMembers(ctx, &coordpb.ListMembersRequest{})
+			if err != nil {
+				cancel() // one is enough
+				return
+			}
+			if m := list.GetMembers(); i < len(m) && m[i].GetStanding().GetLeader() == k.a.c.Charter.Members[leader].Name {
+				hear.Add(1)
+			}
+		})
+	}
+	asking.Wait()
+	return int(hear.Load()) == len(k.a.c.Clients)
+}
+
+// comeBack brings those back who were struck at this time; meanwhile the next fault comes. Where the commands are to tell
+// the truth it comes only when they have told that these are down, and then that they are back.
+func (k *killer) comeBack(ctx context.Context, members []int, f fault, at time.Time) {
+	if !f.truth {
+		for _, m := range members {
+			k.returning.Go(func() { k.bringBack(ctx, m, f, at) })
+		}
+		return
+	}
+	asked, err := truth(ctx, k.a.c, members, nil)
+	k.note(ctx, &k.truths, asked, err)
+	for _, m := range members {
+		k.bringBack(ctx, m, f, at)
+	}
+	asked, err = truth(ctx, k.a.c, nil, members)
+	k.note(ctx, &k.backs, asked, err)
+}
+
+// choose finds the member that a fault meets. So many are up that rounds go on: it waits for those who are away. Whoever was
+// started again is not away, even if it does not answer yet.
 func (k *killer) choose(ctx context.Context, f fault) (member int, leader bool, err error) {
 	for {
 		k.mu.Lock()
@@ -244,8 +326,10 @@ func (k *killer) strikeMany(ctx context.Context, f fault) error {
 		}
 	}
 	order = order[:min(f.many, len(order))]
+	at := time.Now()
 	k.mu.Lock()
 	k.blackouts++
+	k.struckAt = append(k.struckAt, at)
 	k.memberN += len(order)
 	k.leaderN++
 	for _, m := range order {
@@ -255,13 +339,7 @@ func (k *killer) strikeMany(ctx context.Context, f fault) error {
 	for _, m := range order {
 		k.a.c.Members[m].Kill()
 	}
-	at := time.Now()
-	if f.truth {
-		k.tellTruth(ctx, order)
-	}
-	for _, m := range order {
-		k.returning.Go(func() { k.bringBack(ctx, m, f, at) })
-	}
+	k.comeBack(ctx, order, f, at)
 	return nil
 }
 
@@ -284,18 +362,16 @@ func (k *killer) bringBack(ctx context.Context, member int, f fault, struck time
 	}
 }
 
-// tellTruth holds the operators' commands against who is down.
-func (k *killer) tellTruth(ctx context.Context, down []int) {
-	took, err := truth(ctx, k.a.c, down)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
+// note keeps how long the truth took, or the lie.
+func (k *killer) note(ctx context.Context, took *[]time.Duration, asked time.Duration, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
 		k.lies = append(k.lies, err.Error())
 		k.a.say("%v", err)
-		return
+	default:
+		*took = append(*took, asked)
 	}
-	k.truths = append(k.truths, took)
 }
 
 // finish lets everything settle, checks all that was said and all that is stored, and stops the members.
@@ -401,10 +477,11 @@ func alarmLines(name, log string) (out []string) {
 	return out
 }
 
-// recoveries measures from each kill to the ack of the first upload begun after it, and to the first ack of any.
-func recoveries(a *arena, kills []time.Time) (begun, any []time.Duration) {
-	type upload struct{ debited, acked time.Time }
-	var all []upload
+// upload is an acknowledged one: when it was begun, and when it had its ack.
+type upload struct{ debited, acked time.Time }
+
+// uploads are all that the devices' ledgers hold, in the order of their acks.
+func (a *arena) uploads() (out []upload) {
 	for _, d := range a.devices {
 		entries, err := d.ledger()
 		if err != nil {
@@ -416,50 +493,35 @@ func recoveries(a *arena, kills []time.Time) (begun, any []time.Duration) {
 			case participant.KindContribution:
 				debited[x.Header.String()] = x.Time
 			case participant.KindAck:
-				all = append(all, upload{debited[x.Header.String()], x.Time})
+				out = append(out, upload{debited[x.Header.String()], x.Time})
 			}
 		}
 	}
-	for _, at := range kills {
-		var first, firstBegun time.Time
-		for _, u := range all {
-			if !u.acked.After(at) {
-				continue
-			}
-			if first.IsZero() || u.acked.Before(first) {
-				first = u.acked
-			}
-			if u.debited.After(at) && (firstBegun.IsZero() || u.acked.Before(firstBegun)) {
-				firstBegun = u.acked
-			}
+	slices.SortFunc(out, func(a, b upload) int { return a.acked.Compare(b.acked) })
+	return out
+}
+
+// recoveries measures from each moment to the ack of the first upload begun after it, and to the first ack of any. Where
+// one of the faults comes before that, what is measured is not the moment's, and left out.
+func recoveries(all []upload, moments, faults []time.Time) (begun, next []time.Duration) {
+	first := func(at time.Time, fits func(upload) bool) []time.Duration {
+		i := slices.IndexFunc(all, func(u upload) bool { return u.acked.After(at) && fits(u) })
+		if i < 0 || slices.ContainsFunc(faults, func(f time.Time) bool { return f.After(at) && f.Before(all[i].acked) }) {
+			return nil
 		}
-		if !firstBegun.IsZero() {
-			begun = append(begun, firstBegun.Sub(at))
-		}
-		if !first.IsZero() {
-			any = append(any, first.Sub(at))
-		}
+		return []time.Duration{all[i].acked.Sub(at)}
 	}
-	return begun, any
+	for _, at := range moments {
+		begun = append(begun, first(at, func(u upload) bool { return u.debited.After(at) })...)
+		next = append(next, first(at, func(upload) bool { return true })...)
+	}
+	return begun, next
 }
 
 // gaps are the times between successive acks of all devices.
-func gaps(a *arena) (out []time.Duration) {
-	var all []time.Time
-	for _, d := range a.devices {
-		entries, err := d.ledger()
-		if err != nil {
-			continue
-		}
-		for _, x := range entries {
-			if x.Kind == participant.KindAck {
-				all = append(all, x.Time)
-			}
-		}
-	}
-	slices.SortFunc(all, time.Time.Compare)
+func gaps(all []upload) (out []time.Duration) {
 	for i := 1; i < len(all); i++ {
-		out = append(out, all[i].Sub(all[i-1]))
+		out = append(out, all[i].acked.Sub(all[i-1].acked))
 	}
 	return out
 }

@@ -326,7 +326,7 @@ func runPartitions(ctx context.Context, o options, say func(string, ...any)) (_ 
 	r.count("partitions long enough for the members to say that they do not reach each other, and they did", long)
 	tally(r, a, f)
 	r.count("questions whether a signer holds what it signed for", asked)
-	begun, _ := recoveries(a, cutAt)
+	begun, _ := recoveries(a.uploads(), cutAt, nil)
 	r.timed("from a partition to the ack of the next upload begun after it, partitions of all members included", "devices' clocks, 1 ms; the turn of rounds and the devices' own pauses (up to 1.5 s) are within", begun)
 	r.Seconds = time.Since(began).Round(time.Second).Seconds()
 	return r, nil

@@ -23,7 +23,7 @@ type fault struct {
 	many   int           // blackout: members
 	wait   time.Duration // since the fault before
 	down   time.Duration // until it is back
-	truth  bool          // status and rounds list are to tell the truth meanwhile
+	truth  bool          // the operators' commands are to tell the truth meanwhile, and when they are back
 	pick   uint64        // chooses among those who may be met
 }
 
@@ -71,9 +71,9 @@ func schedule(seed uint64, kills, members int) []fault {
 		case n+k > kills:
 			continue
 		case n%20 == 6 && members > 2:
-			f = fault{kind: blackout, many: 2, wait: f.wait, down: truthWithin + 4*time.Second, truth: true, pick: f.pick}
+			f = fault{kind: blackout, many: 2, wait: f.wait, down: truthWithin, truth: true, pick: f.pick}
 		case n%10 == 3:
-			f = fault{kind: killMember, leader: true, wait: f.wait, down: truthWithin + 4*time.Second, truth: true, pick: f.pick}
+			f = fault{kind: killMember, leader: true, wait: f.wait, down: truthWithin, truth: true, pick: f.pick}
 		}
 		if n+f.kills() > kills {
 			f = fault{kind: killMember, leader: true, wait: f.wait, pick: f.pick}

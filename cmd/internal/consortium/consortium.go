@@ -15,11 +15,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/status"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
-	"github.com/ruche-federation/ruche/coordinator/intake"
 	"github.com/ruche-federation/ruche/crypto/pin"
 )
 
@@ -252,13 +250,12 @@ func (c *Consortium) Leader(ctx context.Context) (int, error) {
 // Rounds lists the rounds as the member that has applied most sees them.
 func (c *Consortium) Rounds(ctx context.Context) ([]*coordpb.RoundSummary, error) {
 	var best []*coordpb.RoundSummary
-	found, unread := false, false
+	found := false
 	for _, client := range c.Clients {
 		call, cancel := context.WithTimeout(ctx, 2*time.Second)
 		list, err := client.ListRounds(call, &coordpb.ListRoundsRequest{})
 		cancel()
 		if err != nil {
-			unread = unread || strings.HasPrefix(status.Convert(err).Message(), intake.CodeNotRead+":")
 			continue
 		}
 		found = true
@@ -266,18 +263,11 @@ func (c *Consortium) Rounds(ctx context.Context) ([]*coordpb.RoundSummary, error
 			best = list.GetRounds()
 		}
 	}
-	switch {
-	case found:
-		return best, nil
-	case unread:
-		return nil, ErrUnread
+	if !found {
+		return nil, errors.New("no member answers")
 	}
-	return nil, errors.New("no member answers")
+	return best, nil
 }
-
-// ErrUnread is that of those members that answer none has read its log again since it started: what rounds there are is
-// not known now.
-var ErrUnread = errors.New("no member that answers has read its log again")
 
 func phaseOrder(phase string) int {
 	for i, p := range [...]string{"proposed", "open", "closed", "acked", "sealed", "revealed", "published", "dead"} {
