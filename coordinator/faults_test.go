@@ -17,6 +17,7 @@ import (
 // TestFaultInInit: init fails at any of its writes. Either the member is there, or init refuses keys that have no card,
 // or it starts anew: it never replaces a card, nor the identity that a card may have been made of.
 func TestFaultInInit(t *testing.T) {
+	cases := 0
 	for _, at := range []struct {
 		fault.Passing
 		nth int
@@ -55,8 +56,10 @@ func TestFaultInInit(t *testing.T) {
 					t.Error("the card is of other keys")
 				}
 			}
+			cases++
 		}
 	}
+	t.Logf("3 points, %d cases", cases)
 }
 
 // TestFaultInANoteThatIsThere: what a member signed stands in its note, by an earlier try that may have ended before the
@@ -97,6 +100,7 @@ func TestFaultInNewToken(t *testing.T) {
 			t.Errorf("%s: %d tokens are there, want %d", moment, len(entries), want)
 		}
 	}
+	t.Log("1 points, 2 cases")
 }
 
 // TestFaultInFounding: the first start fails while it takes the fresh mark away. Raft has said nothing by then, so the next
@@ -127,6 +131,7 @@ func TestFaultInFounding(t *testing.T) {
 			t.Fatalf("%s: store %s, founds %v, %v", moment, id, again != nil, err)
 		}
 	}
+	t.Log("2 cases") // the point is counted in init
 }
 
 // TestFaultInANewStore: a member whose log is gone, with all that lay beside it or without, fails while it writes the id of its

@@ -16,6 +16,7 @@ import (
 // TestFaultInInit: init fails at its writes and is called again: the device is there, with the key that was drawn first
 // if that had reached the disk.
 func TestFaultInInit(t *testing.T) {
+	cases := 0
 	base := writeModel(t, 1)
 	for _, name := range (fault.Points{"device-key", "device"}) {
 		for _, moment := range []fault.Moment{fault.Before, fault.After} {
@@ -37,12 +38,15 @@ func TestFaultInInit(t *testing.T) {
 			if now, err := os.ReadFile(filepath.Join(dir, "keys", "device.key")); err != nil || none == nil && !bytes.Equal(now, drawn) {
 				t.Errorf("%s %s: another key was drawn (%v)", moment, name, err)
 			}
+			cases++
 		}
 	}
+	t.Logf("2 points, %d cases", cases)
 }
 
 // TestFaultInJoin: a join fails at its writes. The device has not joined, or has; with the same token it joins.
 func TestFaultInJoin(t *testing.T) {
+	cases := 0
 	base := writeModel(t, 1)
 	c := newConsortium(t, someBase(), someModules, nil)
 	for _, name := range (fault.Points{"charter", "certificate"}) {
@@ -64,6 +68,8 @@ func TestFaultInJoin(t *testing.T) {
 			if _, _, err := h.Charter(); err != nil || j.Already != whole {
 				t.Errorf("%s %s: joined as %+v (%v)", moment, name, j, err)
 			}
+			cases++
 		}
 	}
+	t.Logf("2 points, %d cases", cases)
 }

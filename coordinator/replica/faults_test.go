@@ -33,6 +33,7 @@ func TestFaultInAReplica(t *testing.T) {
 			}
 		}
 	}
+	t.Logf("2 points, %d cases", cases) // entries are storage/raftlog's
 }
 
 func faultInCluster(t *testing.T, at fault.Passing, nth int, dies, leads bool) {

@@ -63,6 +63,7 @@ func TestFaultInAnImport(t *testing.T) {
 	if passings < 20 {
 		t.Errorf("%d passings failed: the imports are too short", passings)
 	}
+	t.Logf("1 points, %d cases", passings)
 }
 
 // small opens a journal whose imports take many batches.

@@ -121,6 +121,7 @@ func TestFaultInALog(t *testing.T) {
 		}
 	}
 	must(t, s.Close())
+	cases := 0
 	for _, name := range []string{"guard", "entries"} {
 		for _, m := range []fault.Moment{fault.Before, fault.After} {
 			if n := struck[fault.Passing{Name: name, Moment: m}]; n == 0 {
@@ -128,6 +129,8 @@ func TestFaultInALog(t *testing.T) {
 			} else {
 				t.Logf("%d failures %s %q", n, m, name)
 			}
+			cases += struck[fault.Passing{Name: name, Moment: m}]
 		}
 	}
+	t.Logf("2 points, %d cases", cases)
 }

@@ -35,8 +35,11 @@ func testedLayers() []tested {
 			[]string{"RUCHE_PARTITIONS=10000"}, []string{"-run", "^TestPartitions$", "-timeout", "2h", "./coordinator/replica"}, regexp.MustCompile(`partitions: (\{.*\})`)},
 		{"liars", "A lying leader that shows members different logs, and up to f lying members, with crashes and restored backups between, by the seed; every invariant of the protocol is checked after every turn",
 			[]string{"RUCHE_LAB=all"}, []string{"-run", "^TestSiege$", "-timeout", "2h", "./cmd/internal/lab"}, regexp.MustCompile(`siege_test\.go:\d+: (.*?); rounds`)},
-		{"fail points", "Every durable step of docs/PROTOCOL.md fails before and after it is on disk, with an error and with a death, at a member, at the leader and at a device; then everything that was said is checked",
-			nil, []string{"-tags", "faults", "-run", "^TestFaultAtEveryPoint$", "-timeout", "2h", "./cmd/internal/lab"}, regexp.MustCompile(`faults_test\.go:\d+: (.*)`)},
+		{"fail points", "Every durable step of docs/PROTOCOL.md fails before and after it is on disk. Those of a round, 18, fail in a whole federation, with an error and with a death, at a member, at the leader or at a device, and then everything that " +
+			"was said is checked; those of a home, an enrolment, a journal, raft and its log fail in the tests of their packages, and what is there is used again",
+			nil, []string{"-tags", "faults", "-run", "^TestFault", "-timeout", "2h", "./storage/...", "./coordinator/...", "./node/...", "./cmd/internal/lab"}, regexp.MustCompile(`faults_test\.go:\d+: ((?:\d+ points, )?\d+ cases)$`)},
+		{"leadership transfer", "Four replicas in one process, in real time: the leader hands over, as it does in a planned stop, until the next command is committed; the mean of 100",
+			nil, []string{"-run", "^$", "-bench", "^BenchmarkLeadershipTransfer$", "-benchtime", "100x", "./coordinator/replica"}, regexp.MustCompile(`^BenchmarkLeadershipTransfer\S*\s+\d+\s+(\d+ ns/op)`)},
 	}
 }
 

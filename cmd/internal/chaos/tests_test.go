@@ -25,3 +25,27 @@ func TestFigures(t *testing.T) {
 		t.Error("a test without figures passes")
 	}
 }
+
+// TestFiguresOfLayers: what the layers' tests log is found, and nothing else.
+func TestFiguresOfLayers(t *testing.T) {
+	lines := map[string][]Count{
+		"    faults_test.go:160: 18 points, 232 cases":                         {{"points", 18}, {"cases", 232}},
+		"    faults_test.go:110: 2 cases":                                      {{"cases", 2}},
+		"    faults_test.go:140: 12 failures before \"guard\"":                 nil,
+		"BenchmarkLeadershipTransfer-2   \t     100\t  14876543 ns/op":         {{"ns/op", 14876543}},
+		"    siege_test.go:60: 12 turns, 3 lies; rounds 1":                     {{"turns", 12}, {"lies", 3}},
+		"    partition_test.go:9: partitions: {\"hours\":1,\"commands\":1024}": {{"hours", 1}, {"commands", 1024}},
+	}
+	for line, want := range lines {
+		var got []Count
+		for _, l := range testedLayers() {
+			r := &Result{}
+			if r.figures([]byte(line), l.figures) == nil {
+				got = append(got, r.Counts[1:]...) // the first counts the runs
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", line, got, want)
+		}
+	}
+}
