@@ -169,8 +169,8 @@ func explored(_ context.Context, r *Result) error {
 		{"(3,1)", explore.Options{N: 3, F: 1}},
 		{"(4,1) opening", explore.Options{N: 4, F: 1, Part: explore.Opening}},
 		{"(4,1) vote and reveal", explore.Options{N: 4, F: 1, Part: explore.VoteAndReveal}},
-		{"(5,1) walks", explore.Options{N: 5, F: 1, Walks: 60, Steps: 400, Seed: 1}},
-		{"(7,2) walks", explore.Options{N: 7, F: 2, Walks: 60, Steps: 400, Seed: 1}},
+		{"(5,1) walks", explore.Options{N: 5, F: 1, Walks: 120, Steps: 400, Seed: 1}},
+		{"(7,2) walks", explore.Options{N: 7, F: 2, Walks: 120, Steps: 400, Seed: 1}},
 	} {
 		found, err := explore.Run(o.Options)
 		if err != nil && !errors.As(err, new(*explore.Violation)) {

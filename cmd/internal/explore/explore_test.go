@@ -54,7 +54,7 @@ func TestWalks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("random walks of real members")
 	}
-	walks := 4
+	walks := 6
 	if full() {
 		walks = 200
 	}

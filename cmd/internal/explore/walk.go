@@ -8,8 +8,10 @@ import (
 	"github.com/ruche-federation/ruche/coordinator/round"
 )
 
-// driftMax is how many steps of one kind a walk looks at before it takes one, at most.
-const driftMax = 8
+const (
+	driftMax = 8  // a walk looks at so many steps of one kind before it takes one, at most
+	backMax  = 32 // of the steps that lead back it takes one of so many
+)
 
 // walk goes through the states at random, step by step: for sizes whose pools are too many. It prunes nothing: each
 // step is one that some member or the leader takes, a restored backup among them.
@@ -17,7 +19,7 @@ func (w *world) walk(r *Report) error {
 	rng := rand.New(rand.NewPCG(w.opts.Seed, 1))
 	seen := map[pool]bool{}
 	for n := range w.opts.Walks {
-		if err := w.stroll(r, rng, seen, value(n%int(foreign))); err != nil {
+		if err := w.stroll(r, rng, seen, value((n+1)%int(foreign))); err != nil {
 			return fmt.Errorf("seed %d, walk %d: %w", w.opts.Seed, n, err)
 		}
 	}
@@ -42,7 +44,7 @@ func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool, aim value)
 		led := s.sees(at[i], func(k int) bool { return w.allowed(i, p, k) })
 		var to step
 		switch c := rng.IntN(100); {
-		case c < 1 && !s.locals[at[i]].restored:
+		case c < 3 && !s.locals[at[i]].restored:
 			l := s.locals[at[i]]
 			to.to = s.local(local{said: l.said, restored: true, folder: s.backup()})
 		case c < 50 && len(own) > 0:
@@ -52,7 +54,7 @@ func (w *world) stroll(r *Report, rng *rand.Rand, seen map[pool]bool, aim value)
 		default:
 			continue
 		}
-		if s.far(to.to, aim) < s.far(at[i], aim) && rng.IntN(driftMax) > 0 {
+		if s.far(to.to, aim) < s.far(at[i], aim) && rng.IntN(backMax) > 0 {
 			continue
 		}
 		if to.said != 0 && s.locals[at[i]].restored {
@@ -99,7 +101,8 @@ func (s *seat) far(l int, aim value) int {
 		far = 0
 	}
 	if aim == setA || aim == setB {
-		if r.decision == none && c.timeMs > 0 { // a deadline that has passed decides for DEAD
+		far += r.accepts
+		if c.rounds[1].known || r.decision == none && c.timeMs > 0 { // the other config; a deadline that has passed decides for DEAD
 			far -= 50
 		}
 		if at.said&(anyVote&^voteWord[aim]|expired1) != 0 {
