@@ -94,7 +94,7 @@ func runKills(ctx context.Context, o options, say func(string, ...any)) (_ *Resu
 	_, next = recoveries(all, k.leaderAt, nil)
 	r.timed("from any kill of a leader, members still away and further kills, stops and losses of the quorum within, to the next ack", "the same", next)
 	r.timed("gap between two acks over the whole run, faults and all", "the same", gaps(all))
-	r.timed("from a kill, or a lost quorum, until the operators' commands tell it", "asked every 0.3 s", k.truths)
+	r.timed("from a kill, or a lost quorum, until the operators' commands tell it", "asked again 0.3 s after each answer", k.truths)
 	r.timed("from the start of these members again until the commands tell it; one that starts says so", "the same", k.backs)
 	r.timed("from a kill of a device until its status tells it", "the same", k.devices)
 	r.Seconds = time.Since(began).Round(time.Second).Seconds()
