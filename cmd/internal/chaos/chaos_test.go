@@ -165,7 +165,7 @@ func forge(t *testing.T, real *Evidence) {
 		"one receipt twice": {func(e *Evidence) {
 			x := &e.Devices[at].Ledger[ack]
 			x.Receipts[1], x.To[1] = x.Receipts[0], x.To[0]
-		}, "needs 3"},
+		}, "two receipts"},
 		"receipts in another's name": {func(e *Evidence) {
 			x := &e.Devices[at].Ledger[ack]
 			x.To[0], x.To[1] = x.To[1], x.To[0]
