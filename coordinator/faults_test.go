@@ -77,6 +77,7 @@ func TestFaultInANoteThatIsThere(t *testing.T) {
 	if cmd == nil || plan.Count(plan.At) != 2 {
 		t.Errorf("signed %v after the folder was synced %d times", cmd != nil, plan.Count(plan.At))
 	}
+	t.Log("1 cases") // the point is cmd/internal/lab's
 }
 
 // TestFaultInNewToken: a token that was not written was not told to anybody; one that was written and not told enrols
@@ -170,4 +171,5 @@ func TestFaultInANewStore(t *testing.T) {
 			}
 		}
 	}
+	t.Log("4 cases") // the point is counted in init
 }

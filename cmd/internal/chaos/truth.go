@@ -16,6 +16,7 @@ import (
 	"github.com/ruche-federation/ruche/cmd/internal/consortium"
 	"github.com/ruche-federation/ruche/coordinator/coordpb"
 	"github.com/ruche-federation/ruche/coordinator/intake"
+	"github.com/ruche-federation/ruche/node"
 )
 
 // truth asks the operators' commands until they say what is the case: these members are down, the others are up, and none
@@ -79,16 +80,18 @@ func told[T any](ctx context.Context, program string, args ...string) answer[T] 
 	return answer[T]{envelope.Data, envelope.Word, nil}
 }
 
-// deviceTells is about a device that does not run. That nothing ever ran for the folder's own task may be true.
+// deviceTells is about a device that does not run. One that was killed before it said anything never ran.
 func deviceTells(ctx context.Context, program, dir string) error {
 	a := told[struct {
-		Running *bool `json:"running"`
+		State string `json:"state"`
+		PID   int    `json:"pid"`
 	}](ctx, program, "--dir", dir, "status")
+	stopped := a.word == "stopped" && a.data.State == node.StateStopped && a.data.PID == 0
 	switch {
 	case a.err != nil:
 		return a.err
-	case a.word == "" || a.data.Running != nil && *a.data.Running:
-		return errors.New("ruche-node status says that a device runs which was killed")
+	case !stopped && a.word != "never_ran":
+		return fmt.Errorf("ruche-node status says of a device that was killed %q: %s, process %d", a.word, a.data.State, a.data.PID)
 	}
 	return nil
 }

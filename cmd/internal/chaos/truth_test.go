@@ -161,18 +161,19 @@ func nobodyRead(x *replies, unread error) {
 	x.before[1], x.before[2] = view{err: unread}, view{err: unread}
 }
 
-// TestADeviceThatWasKilledDoesNotRun by its status, whatever else that says.
+// TestADeviceThatWasKilledDoesNotRun by its status.
 func TestADeviceThatWasKilledDoesNotRun(t *testing.T) {
 	for i, c := range []struct {
 		printed string
 		exit    int
 		lie     bool
 	}{
-		{`{"status":"error","data":{"state":"stopped"},"error_code":"stopped"}`, 1, false},
+		{`{"status":"error","data":{"state":"stopped","pid":0},"error_code":"stopped"}`, 1, false},
 		{`{"status":"error","data":null,"error_code":"never_ran"}`, 1, false},
-		{`{"status":"error","data":{"state":"stopped","running":false},"error_code":"stopped"}`, 1, false},
-		{`{"status":"ok","data":{"state":"waiting"},"error_code":""}`, 0, true},
-		{`{"status":"error","data":{"running":true},"error_code":"stale"}`, 1, true},
+		{`{"status":"ok","data":{"state":"waiting","pid":7},"error_code":""}`, 0, true},
+		{`{"status":"error","data":{"state":"stale","pid":7},"error_code":"stale"}`, 1, true},
+		{`{"status":"error","data":{"state":"waiting","pid":0},"error_code":"stopped"}`, 1, true},
+		{`{"status":"error","data":{"state":"stopped","pid":7},"error_code":"stopped"}`, 1, true},
 		{`no JSON`, 1, true},
 	} {
 		program := filepath.Join(t.TempDir(), "node")
