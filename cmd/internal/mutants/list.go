@@ -88,7 +88,7 @@ func mutants() []Mutant {
 		one("epochs go while a round needs them", "epoch keys stay until every round that lists them has ended (2.6)",
 			"coordinator/epochs.go", "n < published && !needed[n]", "n < published", "coordinator", "TestEpochsSurviveReplay"),
 		one("sums are served by whoever has not revealed", "vectors leave under a reveal record only, and never after expired (8.3)",
-			"coordinator/reveal.go", "if !revealed || value != v.Decision || e.Expired(id) {", "if e.Expired(id) && revealed {", "coordinator", "TestMayServe"),
+			"coordinator/reveal.go", "if !revealed || value != v.Decision || e.Expired(id) {", "if e.Expired(id) && revealed && value == v.Decision {", "coordinator", "TestMayServe"),
 		one("sums are served after expired", "no vector leaves under an expired record (8.3)",
 			"coordinator/reveal.go", "value != v.Decision || e.Expired(id) {", "value != v.Decision {", "coordinator", "TestNothingLeavesUnderAnExpiredRecord"),
 		one("sums of a dead round are served", "no vector of a dead round leaves (2.4)",
