@@ -89,7 +89,7 @@ func runKills(ctx context.Context, o options, say func(string, ...any)) (_ *Resu
 	r.count("times that status, members list, rounds list and rounds show, or a device's status, had to tell the truth", len(k.truths)+len(k.backs)+len(k.devices)+len(k.lies))
 	all := a.uploads()
 	begun, next := recoveries(all, k.aloneAt, k.struckAt)
-	r.timed("from a kill of the leader, all others up and no other fault before the ack, to that of the next upload begun after it", "devices' clocks, 1 ms; the turn of rounds and the devices' own pauses (up to 1.5 s) are within", begun)
+	r.timed("from a kill of the leader, all others up and no other fault before the ack, to that of the next upload begun after it", "devices' clocks, 1 ms; the turn of rounds (one that lacks a device closes after 6 s) and the devices' own pauses (up to 1.5 s) are within", begun)
 	r.timed("the same, to the next ack of any upload", "the same", next)
 	_, next = recoveries(all, k.leaderAt, nil)
 	r.timed("from any kill of a leader, members still away and further kills, stops and losses of the quorum within, to the next ack", "the same", next)
