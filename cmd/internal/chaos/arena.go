@@ -170,6 +170,15 @@ func (a *arena) gather(ctx context.Context) (*Evidence, error) {
 			return nil, err
 		}
 	}
+	// Devices went on meanwhile. What they have sent since stands in their ledgers before it stands in a round; what they
+	// were told since, members may not have told us of.
+	for i, d := range a.devices {
+		w, err := d.witness()
+		if err != nil {
+			return nil, err
+		}
+		e.Devices[i].sentSince(w.Ledger)
+	}
 	e.Encoded = func(device, round label.Hash, lanes int) ([]uint32, error) {
 		dir, ok := dirs[device]
 		if !ok {

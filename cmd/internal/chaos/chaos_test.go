@@ -255,6 +255,19 @@ func without(ids [][]byte, id label.Hash) [][]byte {
 	return slices.DeleteFunc(ids, func(b []byte) bool { return bytes.Equal(b, id[:]) })
 }
 
+// TestWhatDevicesSentMeanwhile: rounds are asked for after the ledgers were read. A round that began and ended in between is
+// of contributions that only a later reading has; its acks are the next check's.
+func TestWhatDevicesSentMeanwhile(t *testing.T) {
+	entry := func(kind string, round byte) participant.Entry {
+		return participant.Entry{Kind: kind, Round: label.Hash{round}}
+	}
+	w := Witness{Ledger: []participant.Entry{entry(participant.KindContribution, 1), entry(participant.KindAck, 1), entry(participant.KindContribution, 2)}}
+	w.sentSince(append(slices.Clone(w.Ledger), entry(participant.KindAck, 2), entry(participant.KindContribution, 3), entry(participant.KindAck, 3)))
+	if n := len(w.Ledger); n != 4 || w.Ledger[3].Kind != participant.KindContribution || w.Ledger[3].Round != (label.Hash{3}) {
+		t.Errorf("%+v", w.Ledger)
+	}
+}
+
 func acceptOf(t *testing.T, b []byte) *statement.Accept {
 	a, err := statement.ParseAccept(b)
 	must(t, err)

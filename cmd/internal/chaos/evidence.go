@@ -70,6 +70,15 @@ type Witness struct {
 	Ledger []participant.Entry
 }
 
+// sentSince adds what a later reading of the ledger has of contributions, and leaves out what it has of acks.
+func (w *Witness) sentSince(later []participant.Entry) {
+	for _, x := range later[min(len(w.Ledger), len(later)):] {
+		if x.Kind == participant.KindContribution {
+			w.Ledger = append(w.Ledger, x)
+		}
+	}
+}
+
 // Said is one member's record of a round, at some time.
 type Said struct {
 	Member int
