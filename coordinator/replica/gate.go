@@ -3,7 +3,6 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -44,7 +43,7 @@ func (g *gate) term(term uint64) error {
 	if term <= termAhead {
 		return nil
 	}
-	own, err := g.log.GetUint64([]byte("CurrentTerm")) // raft's name for it
+	own, err := g.log.GetUint64(currentTerm)
 	if err != nil {
 		return err
 	}
@@ -110,7 +109,7 @@ func (g *gate) configuration(data []byte) error {
 		switch {
 		case len(s.ID) > idMax || string(s.Address) != string(s.ID) || seen[s.ID]:
 			return fmt.Errorf("configuration names %.200q at %.200q", s.ID, s.Address)
-		case !slices.ContainsFunc(g.members, func(id string) bool { return Seat(id) == Seat(string(s.ID)) }):
+		case !seated(string(s.ID), g.members):
 			return fmt.Errorf("configuration names %q, which is none of the charter's members", s.ID)
 		}
 		seen[s.ID] = true
@@ -131,4 +130,31 @@ func decodeConfiguration(data []byte) (c raft.Configuration, err error) {
 		}
 	}()
 	return raft.DecodeConfiguration(data), nil
+}
+
+// refused answers what the gate refuses.
+func (t *transport) refused(rpc raft.RPC) bool {
+	err := t.gate.refusal(rpc.Command)
+	if err == nil {
+		return false
+	}
+	t.logger.Error("a request is refused", "error", err)
+	rpc.Respond(nil, err)
+	return true
+}
+
+// RequestVote is raft.Transport's. A candidate takes over whatever term it is answered.
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.NetworkTransport.RequestVote(id, target, args, resp); err != nil {
+		return err
+	}
+	return t.gate.term(resp.Term)
+}
+
+// RequestPreVote is raft.WithPreVote's.
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.NetworkTransport.RequestPreVote(id, target, args, resp); err != nil {
+		return err
+	}
+	return t.gate.term(resp.Term)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is raft's, but for heartbeats. raft answers those on the goroutine of their connection, beside its main one,
+// transport is raft's, but for a gate, and for heartbeats. raft answers those on the goroutine of their connection, beside its main one,
 // although only that one may move the term: in v1.8.0 a heartbeat that meets an election can write an older term over the
 // newer one. Power cuts on a busy machine found it; the guard refused, and raft panicked.
 //
@@ -52,33 +52,6 @@ func (t *transport) forward() {
 			return
 		}
 	}
-}
-
-// refused answers what the gate refuses.
-func (t *transport) refused(rpc raft.RPC) bool {
-	err := t.gate.refusal(rpc.Command)
-	if err == nil {
-		return false
-	}
-	t.logger.Error("a request is refused", "error", err)
-	rpc.Respond(nil, err)
-	return true
-}
-
-// RequestVote is raft.Transport's. A candidate takes over whatever term it is answered.
-func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := t.NetworkTransport.RequestVote(id, target, args, resp); err != nil {
-		return err
-	}
-	return t.gate.term(resp.Term)
-}
-
-// RequestPreVote is raft.WithPreVote's.
-func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if err := t.NetworkTransport.RequestPreVote(id, target, args, resp); err != nil {
-		return err
-	}
-	return t.gate.term(resp.Term)
 }
 
 // Consumer is raft.Transport's: what the main goroutine reads.

@@ -105,7 +105,7 @@ func InspectLog(dir string, key *vault.Key, visit func(index uint64, command []b
 		return facts, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	facts.Term, _ = store.GetUint64([]byte("CurrentTerm")) // these lie in memory by now
+	facts.Term, _ = store.GetUint64(currentTerm) // these lie in memory by now
 	facts.VoteTerm, _ = store.GetUint64([]byte("LastVoteTerm"))
 	candidate, _ := store.Get([]byte("LastVoteCand"))
 	facts.VotedFor, facts.Applied = string(candidate), store.Applied()

@@ -33,7 +33,7 @@ const (
 	// termAhead is how many terms a member may have missed. Each is an election: a month of nothing else is fewer. A liar
 	// who wants to use terms up needs a durable write for each step, and decades.
 	termAhead = 1 << 24
-	// indexAhead is how many entries a member may have missed, which is more than a century of them.
+	// indexAhead is how many entries a member may have missed, which at 300 a second is a century of them.
 	indexAhead = 1 << 40
 	// idMax bounds a server's id, which stands in every request of raft and, with its length in a byte, before the first.
 	idMax = 200

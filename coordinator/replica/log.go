@@ -25,6 +25,8 @@ type Log interface {
 
 var _ Log = (*raftlog.Store)(nil)
 
+var currentTerm = []byte("CurrentTerm") // raft's name for it in the StableStore
+
 // watched is a Log that stops the replica when raft is made to rewrite what was applied, and when a write has failed and
 // the log takes no other: raft itself only logs it, and the member would stay, and be counted on, for nothing.
 type watched struct {

@@ -24,6 +24,11 @@ func Seat(id string) string {
 	return id
 }
 
+// seated reports whether a store is of one of the members.
+func seated(id string, members []string) bool {
+	return slices.ContainsFunc(members, func(m string) bool { return Seat(m) == Seat(id) })
+}
+
 // Servers is the newest configuration that this member has, committed or not; none before the first.
 func (r *Replica) Servers() ([]Server, error) {
 	f := r.raft.GetConfiguration()

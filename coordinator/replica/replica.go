@@ -78,7 +78,7 @@ func (o *Options) check() error {
 	switch {
 	case o.Log == nil, o.Listener == nil, o.Dial == nil, o.Dir == "":
 		return errors.New("replica: Log, Listener, Dial and Dir are required")
-	case !slices.ContainsFunc(o.Members, func(id string) bool { return Seat(id) == Seat(o.Self) }):
+	case !seated(o.Self, o.Members):
 		return fmt.Errorf("replica: %q is not one of the members", o.Self)
 	case o.Found != nil && !slices.Contains(o.Members, o.Self):
 		return fmt.Errorf("replica: the store %q is none of those that found the cluster", o.Self)
@@ -189,7 +189,7 @@ func New(fsm FSM, opts Options) (_ *Replica, err error) {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
 	for _, server := range stored {
-		if !slices.ContainsFunc(opts.Members, func(id string) bool { return Seat(id) == Seat(server.ID) }) {
+		if !seated(server.ID, opts.Members) {
 			r.Close()
 			return nil, fmt.Errorf("replica: the log in %s was made by other members than the charter's: it names %q", opts.Dir, server.ID)
 		}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -257,7 +256,7 @@ func (s *snapshots) survey() error {
 	if err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
-	if term, err := log.GetUint64([]byte("CurrentTerm")); first == 0 && len(files) > 0 && term == 0 { // raft's name for it
+	if term, err := log.GetUint64(currentTerm); first == 0 && len(files) > 0 && term == 0 {
 		return errors.Join(fmt.Errorf("replica: %w: the newest ends at entry %d", ErrNoLog, files[0].Index), err)
 	}
 	list, err := s.List()
@@ -296,7 +295,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 		return nil, errors.Join(err, removeUnfinished(s.dir, fmt.Sprintf("%d-%d-", term, index)))
 	}
 	meta := raft.SnapshotMeta{Version: version, ID: sink.ID(), Index: index, Term: term, Configuration: configuration, ConfigurationIndex: configurationIndex}
-	return &admission{SnapshotSink: sink, of: s, meta: meta, sum: sha256.New()}, nil
+	return &admission{SnapshotSink: sink, of: s, meta: meta}, nil
 }
 
 // List is raft.SnapshotStore's.
@@ -365,9 +364,7 @@ type admission struct {
 	local   bool              // this member's own state
 	head    []byte
 	size    uint64       // by the head, once that is there
-	sum     hash.Hash    // over everything but the last 32 bytes
 	whole   bytes.Buffer // of a leader's: what the FSM is asked about
-	tail    []byte
 	n       uint64
 	refused error
 }
@@ -385,11 +382,6 @@ func (a *admission) Write(p []byte) (int, error) {
 	a.n += uint64(n)
 	if !a.local {
 		a.whole.Write(p)
-	}
-	a.tail = append(a.tail, p...)
-	if over := len(a.tail) - sha256.Size; over > 0 {
-		a.sum.Write(a.tail[:over])
-		a.tail = append(a.tail[:0], a.tail[over:]...)
 	}
 	return n, err
 }
@@ -486,9 +478,13 @@ func (a *admission) admit() error {
 	if _, err := a.judge(); err != nil {
 		return err
 	}
-	if a.n != a.size || !bytes.Equal(a.tail, a.sum.Sum(nil)) {
-		return errors.New("snapshot from the leader is damaged")
+	if a.n != a.size {
+		return fmt.Errorf("snapshot from the leader has %d bytes, its head says %d", a.n, a.size)
 	}
 	b := a.whole.Bytes()
-	return a.of.replica.machine.check(a.meta.Index, b[snapshotHead:len(b)-sha256.Size])
+	b, digest := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
+	if sum := sha256.Sum256(b); !bytes.Equal(digest, sum[:]) {
+		return errors.New("snapshot from the leader is damaged: digest differs")
+	}
+	return a.of.replica.machine.check(a.meta.Index, b[snapshotHead:])
 }
