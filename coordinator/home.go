@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/crypto/identity"
@@ -120,8 +119,8 @@ func OpenHome(dir string, rand io.Reader) (*Home, error) {
 		if err != nil {
 			return nil, err
 		}
-		if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-			return nil, fmt.Errorf("%s: mode %04o lets others read it, want 0600", p, info.Mode().Perm())
+		if err := durable.CheckPrivate(p, info); err != nil {
+			return nil, err
 		}
 		b, err := os.ReadFile(p)
 		if err != nil {

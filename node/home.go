@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/ruche-federation/ruche/coordinator/charter"
 	"github.com/ruche-federation/ruche/coordinator/statement"
@@ -226,10 +225,7 @@ func checkPrivate(path string) error {
 	if err != nil {
 		return err
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s: mode %04o lets others read it, want 0600", path, info.Mode().Perm())
-	}
-	return nil
+	return durable.CheckPrivate(path, info)
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/ruche-federation/ruche/storage/durable"
 )
@@ -113,8 +112,8 @@ func loadKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault key: %w", err)
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("vault key %s: mode %04o lets others read it, want 0600", path, info.Mode().Perm())
+	if err := durable.CheckPrivate(path, info); err != nil {
+		return nil, fmt.Errorf("vault key: %w", err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, keyFileSize+1))
 	if err != nil {
